@@ -6,5 +6,6 @@
 //! [`rebel_theory::objective`]'s; none is written here.
 
 pub mod error;
+pub mod nn;
 
 pub use error::{Error, Result};
