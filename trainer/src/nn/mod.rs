@@ -6,6 +6,7 @@
 pub mod adamw;
 pub mod clip;
 pub mod init;
+pub mod sample;
 pub mod schedule;
 pub mod store;
 pub mod streams;
