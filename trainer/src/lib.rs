@@ -5,6 +5,8 @@
 //! [`algorithm`] (one file each), [`run`] (configs, stages, checkpoints). The losses themselves are
 //! [`rebel_theory::objective`]'s; none is written here.
 
+pub mod data;
 pub mod error;
+pub mod tiny;
 
 pub use error::{Error, Result};
