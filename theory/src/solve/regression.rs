@@ -47,22 +47,33 @@ impl PairLaw {
     }
 }
 
+/// The weighted residuals of REBEL's population loss, one a pair of different responses with positive weight `[n]`:
+///
+/// $$ \sqrt{w}\,\Big[\tfrac1\eta\Big(\ln\tfrac{\pi(y)}{\pi_t(y)}-\ln\tfrac{\pi(y')}{\pi_t(y')}\Big)-(r(y)-r(y'))\Big],
+/// \qquad w=\rho(x)\,p(y,y'|x) $$
+///
+/// in the order of the rows of [`pair_design`].
+pub fn pair_residuals(bandit: &Bandit, law: &PairLaw, old: &Policy, new: &Policy, eta: f64) -> Array1<f64> {
+    let mut residuals = Vec::new();
+    for ((x, y, z), &p) in law.joint.indexed_iter() {
+        let weight = bandit.weights()[x] * p;
+        if y != z && weight > 0.0 {
+            let moved = |y| new.log()[[x, y]] - old.log()[[x, y]];
+            let wanted = bandit.reward()[[x, y]] - bandit.reward()[[x, z]];
+            residuals.push(weight.sqrt() * ((moved(y) - moved(z)) / eta - wanted));
+        }
+    }
+    Array1::from(residuals)
+}
+
 /// REBEL's population loss, equation (1), of moving from `old` to `new`:
 ///
 /// $$ E_{x,(y,y')}\Big[\tfrac1\eta\Big(\ln\tfrac{\pi(y)}{\pi_t(y)}-\ln\tfrac{\pi(y')}{\pi_t(y')}\Big)-(r(y)-r(y'))\Big]^2 $$
 ///
 /// The public code minimises `eta^2` times this. Pairs of probability zero contribute nothing.
 pub fn pair_loss(bandit: &Bandit, law: &PairLaw, old: &Policy, new: &Policy, eta: f64) -> f64 {
-    let weights = bandit.weights();
-    let mut loss = 0.0;
-    for ((x, y, z), &p) in law.joint.indexed_iter() {
-        if y != z && weights[x] * p > 0.0 {
-            let moved = |y| new.log()[[x, y]] - old.log()[[x, y]];
-            let wanted = bandit.reward()[[x, y]] - bandit.reward()[[x, z]];
-            loss += weights[x] * p * ((moved(y) - moved(z)) / eta - wanted).powi(2);
-        }
-    }
-    loss
+    let residuals = pair_residuals(bandit, law, old, new, eta);
+    residuals.dot(&residuals)
 }
 
 /// The weighted design of equation (9): one row $$ \sqrt{w}\,(g(y)-g(y')) $$ and one target $$ \sqrt w\,(r(y)-r(y')) $$
