@@ -5,6 +5,12 @@
 //! [`algorithm`] (one file each), [`run`] (configs, stages, checkpoints). The losses themselves are
 //! [`rebel_theory::objective`]'s; none is written here.
 
+pub mod algorithm;
 pub mod error;
+pub mod files;
+pub mod nn;
+pub mod reward;
+pub mod run;
+pub mod world;
 
 pub use error::{Error, Result};

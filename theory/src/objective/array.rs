@@ -29,13 +29,14 @@ pub(super) fn column(a: &ArrayD<f64>, index: usize) -> Result<ArrayD<f64>, Arith
     }
 }
 
-/// Sums along the last axis, repeated along it.
+/// Sums along the last axis, repeated along it. Each is one chain of additions from the left, so zeros at a row's end
+/// (padding) change no bit of it.
 pub(super) fn row_total(a: &ArrayD<f64>) -> Result<ArrayD<f64>, ArithError> {
     if a.ndim() == 0 {
         return Err(ArithError::Shape("a single number has no rows".into()));
     }
     let last = Axis(a.ndim() - 1);
-    let sums = a.sum_axis(last).insert_axis(last);
+    let sums = a.map_axis(last, |row| row.iter().fold(0.0, |sum, x| sum + x)).insert_axis(last);
     Ok(sums.broadcast(a.raw_dim()).expect("one column spreads over any number").to_owned())
 }
 

@@ -52,6 +52,7 @@ enum Made {
     Column(usize, usize),
     RowTotal(usize),
     Total(usize),
+    Reshape(usize),
 }
 
 impl Tape {
@@ -117,6 +118,10 @@ impl Made {
             }
             Made::RowTotal(a) => vec![(*a, row_total(up).expect("the result has the operand's shape"))],
             Made::Total(a) => vec![(*a, ArrayD::from_elem(nodes[*a].shape.as_slice(), up.sum()))],
+            Made::Reshape(a) => {
+                let whole = up.to_shape(nodes[*a].shape.as_slice()).expect("as many elements");
+                vec![(*a, whole.into_owned())]
+            }
         }
     }
 }
@@ -139,6 +144,17 @@ impl<'t> Var<'t> {
     /// The value.
     pub fn value(&self) -> &ArrayD<f64> {
         &self.value
+    }
+
+    /// The same elements in another shape: `[groups * k] -> [groups, k]`.
+    ///
+    /// # Errors
+    /// When the number of elements differs.
+    pub fn reshape(&self, shape: &[usize]) -> Result<Self, ArithError> {
+        match self.value.to_shape(shape) {
+            Ok(value) => self.record(Made::Reshape(self.index), value.into_owned()),
+            Err(_) => Err(ArithError::Shape(format!("shape {:?} cannot become {shape:?}", self.value.shape()))),
+        }
     }
 
     fn record(&self, made_by: Made, value: ArrayD<f64>) -> Result<Self, ArithError> {
@@ -204,6 +220,15 @@ mod tests {
         let (x, unused) = (tape.input(arr1(&[1.0]).into_dyn()), tape.input(arr1(&[1.0, 2.0]).into_dyn()));
         let loss = x.total().unwrap();
         assert_eq!(tape.cotangents(&loss).unwrap().of(&unused), arr1(&[0.0, 0.0]).into_dyn());
+    }
+
+    #[test]
+    fn a_reshaped_value_passes_its_cotangent_back_in_the_old_shape() {
+        let tape = Tape::new();
+        let x = tape.input(arr1(&[1.0, 2.0, 4.0, 8.0]).into_dyn());
+        let loss = x.reshape(&[2, 2]).unwrap().difference_of_pair().unwrap().square().unwrap().total().unwrap();
+        assert_eq!(tape.cotangents(&loss).unwrap().of(&x), arr1(&[-2.0, 2.0, -8.0, 8.0]).into_dyn());
+        assert!(x.reshape(&[3]).is_err());
     }
 
     #[test]
