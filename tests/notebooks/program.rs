@@ -52,11 +52,8 @@ pub fn run(name: &str, cells: &[String]) -> Run {
     if !compiled.status.success() {
         return Run { passed: false, output: String::from_utf8_lossy(&compiled.stderr).into_owned() };
     }
-    let ran = Command::new(&program)
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("notebooks"))
-        .env("LD_LIBRARY_PATH", env::join_paths([deps(), sysroot().join("lib")]).unwrap())
-        .output()
-        .unwrap();
+    let ran =
+        Command::new(&program).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("notebooks")).output().unwrap();
     let output = String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned();
     Run { passed: ran.status.success(), output }
 }
@@ -66,14 +63,9 @@ fn deps() -> PathBuf {
     env::current_exe().unwrap().parent().unwrap().to_path_buf()
 }
 
-fn sysroot() -> PathBuf {
-    let answer = Command::new("rustc").args(["--print", "sysroot"]).output().unwrap();
-    PathBuf::from(String::from_utf8(answer.stdout).unwrap().trim())
-}
-
-/// The facade as one dynamic library has all that it needs inside, so this takes seconds.
+/// Nothing but `main` is compiled: this takes a second.
 fn compile(file: &Path, program: &Path) -> Output {
-    let library = deps().join(format!("{}rebel_notebook{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX));
+    let library = deps().join("librebel_notebook.rlib");
     Command::new("rustc")
         .args(["--edition", "2024", "-C", "opt-level=1", "-C", "overflow-checks=on", "-C", "debug-assertions=on"])
         .arg("-L")

@@ -80,10 +80,14 @@ pub fn check_3(answer: usize) {
     let share = |steps: usize| 1.0 / (1.0 + 3.0 * f64::exp(-0.5 * steps as f64));
     let truth = (0..).find(|&steps| share(steps) >= 0.99).unwrap_or_default();
     verdict(3, answer == truth, || {
-        format!("After {answer} steps the best response has {:.2} percent.{}", 100.0 * share(answer), match answer > truth {
-            true => " Fewer would do.",
-            false => "",
-        })
+        format!(
+            "After {answer} steps the best response has {:.2} percent.{}",
+            100.0 * share(answer),
+            match answer > truth {
+                true => " Fewer would do.",
+                false => "",
+            }
+        )
     });
 }
 
