@@ -79,10 +79,8 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn full_disk_is_one_line_that_names_the_file() {
-        let error = write_inner(Path::new("/dev/full/rows.jsonl"), |out| out.write_all(b"x"));
-        assert!(error.is_err());
+    fn unwritable_folder_is_one_line_that_names_the_file() {
         let error = write(Path::new("/proc/rows.jsonl"), |out| out.write_all(b"x")).unwrap_err().to_string();
-        assert!(error.starts_with("/proc/rows.jsonl: ") && !error.contains('\n'), "{error}");
+        assert!(error.starts_with("/proc/rows.jsonl: cannot be written") && !error.contains('\n'), "{error}");
     }
 }

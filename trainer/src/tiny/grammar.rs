@@ -3,6 +3,8 @@
 //!
 //! [`post`] draws one; [`facts_of_post`] reads the facts back from the text alone, which is all a reward sees.
 
+use std::sync::LazyLock;
+
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -20,6 +22,8 @@ pub(crate) const TITLES: &[&str] = &[
     "Need advice about my {thing}",
     "What should I do?",
     "Help me please",
+    "Am I wrong about this?",
+    "My {who}, again",
 ];
 
 /// Sentences that tell what happened.
@@ -33,13 +37,14 @@ pub(crate) const EVENTS: &[&str] = &[
     "You guys, my {who} {deed} my[ {amount}] {thing}[ {place}].",
 ];
 
-/// Sentences that add one fact the event left open.
+/// Sentences that add what the event left open.
 pub(crate) const DETAILS: &[&str] = &[
     "This was {when}.",
     "It happened {when}.",
     "This was {place}.",
     "It happened {place}.",
     "We were {place}.",
+    "It happened {place} {when}.",
     "It cost {amount}.",
     "I paid {amount} for it.",
     "That is {amount} gone.",
@@ -213,8 +218,12 @@ fn body(topic: &Topic, facts: &Facts, rng: &mut ChaCha8Rng) -> String {
     let mut sentences = vec![event];
     let mut open: Vec<Slot> = facts.iter().map(|(slot, _)| slot).filter(|slot| !said.contains(slot)).collect();
     open.shuffle(rng);
-    for slot in open {
-        let about: Vec<&str> = DETAILS.iter().copied().filter(|detail| slots_of(detail) == [slot]).collect();
+    // Both at once reads better than two sentences of one form.
+    let together = open.contains(&Slot::When) && open.contains(&Slot::Place) && rng.random_bool(0.7);
+    let groups: Vec<Vec<Slot>> =
+        if together { vec![vec![Slot::When, Slot::Place]] } else { open.iter().map(|&slot| vec![slot]).collect() };
+    for group in groups {
+        let about: Vec<&str> = DETAILS.iter().copied().filter(|detail| slots_of(detail) == group).collect();
         sentences.push(render(&pick(&about, rng).replace("{pron}", pronoun), facts, |_| true));
     }
     // A short post has room for more that is beside the point.
@@ -251,14 +260,21 @@ fn distractor(topic: &Topic, facts: &Facts, rng: &mut ChaCha8Rng) -> String {
     capitalised(&render(template, &other, |_| true))
 }
 
+/// A sentence with its values replaced by their slots' names.
+fn form(sentence: &[Piece]) -> String {
+    sentence.iter().map(Piece::class).collect::<Vec<_>>().join(" ")
+}
+
+/// The forms of [`DISTRACTORS`].
+static DISTRACTOR_FORMS: LazyLock<Vec<String>> =
+    LazyLock::new(|| DISTRACTORS.iter().map(|template| form(&scan(template))).collect());
+
 /// The facts that a post's text states: the slot values of its sentences, the first of each slot, leaving out
 /// the sentences that have the form of a distractor. Any text is allowed; one without facts gives none.
 pub fn facts_of_post(body: &str) -> Facts {
     let mut facts = Facts::default();
     for sentence in scan(body).split_inclusive(Piece::ends_sentence) {
-        let classes: Vec<String> = sentence.iter().map(Piece::class).collect();
-        let form = classes.join(" ");
-        if DISTRACTORS.iter().any(|d| scan(d).iter().map(Piece::class).collect::<Vec<_>>().join(" ") == form) {
+        if DISTRACTOR_FORMS.contains(&form(sentence)) {
             continue;
         }
         for piece in sentence {

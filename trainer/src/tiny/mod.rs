@@ -39,7 +39,8 @@ pub struct TinyTldr {
     pub comparisons: usize,
     /// Rows of their validation files.
     pub comparisons_validation: usize,
-    /// The judges' inverse noise level, per unit of gold reward.
+    /// The judges' inverse noise level, per unit of gold reward. At 2 about three labels in four name the summary of
+    /// higher gold reward, which is how often people agree with each other.
     pub beta: f64,
     /// The command that makes the world, for the manifest.
     pub command: String,

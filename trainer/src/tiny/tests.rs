@@ -152,24 +152,18 @@ fn unwritable_folder_is_one_line_that_names_the_file() {
 
 #[test]
 fn prompts_and_summaries_are_short_in_tokens() {
-    for (size, prompt_mean, summary_mean) in [(512, 90.0, 32.0), (768, 80.0, 24.0)] {
+    // Vocabulary, then the most that a prompt and a response with its end of text may have, on average and at most.
+    for (size, prompt, response) in [(512, (80.0, 120), (26.0, 52)), (768, (64.0, 96), (20.0, 38))] {
         let tokenizer = byte_level_bpe(size);
         let length = |text: &str| tokenizer.encode(text, false).unwrap().len();
         let examples = examples(9, 2000);
-        let prompts: Vec<usize> = examples.iter().map(|(post, _)| length(&post.prompt())).collect();
-        let summaries: Vec<usize> =
-            examples.iter().map(|(_, summary)| length(&crate::data::format::response(summary))).collect();
-        let mean = |lengths: &[usize]| lengths.iter().sum::<usize>() as f64 / lengths.len() as f64;
-        eprintln!(
-            "{size}: prompt mean {:.1} max {}, summary mean {:.1} max {}",
-            mean(&prompts),
-            prompts.iter().max().unwrap(),
-            mean(&summaries),
-            summaries.iter().max().unwrap()
-        );
-        assert!(mean(&prompts) < prompt_mean && mean(&summaries) < summary_mean);
-        if size == 768 {
-            assert!(prompts.iter().all(|&n| n <= 112) && summaries.iter().all(|&n| n <= 40));
+        let prompts = examples.iter().map(|(post, _)| length(&post.prompt())).collect();
+        let responses = examples.iter().map(|(_, summary)| length(&crate::data::format::response(summary))).collect();
+        for (lengths, (mean, most)) in [(prompts, prompt), (responses, response)] {
+            let lengths: Vec<usize> = lengths;
+            let average = lengths.iter().sum::<usize>() as f64 / lengths.len() as f64;
+            let longest = lengths.iter().max().copied().unwrap_or_default();
+            assert!(average < mean && longest <= most, "{size}: {average} on average, {longest} at most");
         }
     }
 }
