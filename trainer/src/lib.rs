@@ -6,6 +6,8 @@
 //! [`rebel_theory::objective`]'s; none is written here.
 
 pub mod error;
+pub mod models;
 pub mod nn;
+pub mod vectors;
 
 pub use error::{Error, Result};
