@@ -123,7 +123,7 @@ pub fn draw(data: &Data) -> Result<Figure> {
         .line(Role::Control, "control: range replaced by 2 s.d.", &control)
         .level(Role::Bound, 1.0, "bound");
     let note = "One exact step, KL in both directions. Random instances: 2 to 50 responses, rewards filling their range; the \
-                band is from the smallest to the largest of all seeds, not an interval of a mean. Z = s/(1 − e⁻ˢ).";
+                band is from the smallest to the largest of all seeds, not an interval of a mean. Z = s/(1 − e⁻ˢ).";
     Sheet::row(vec![left, right]).title("How far one exact step can move the policy").note(note).draw()
 }
 

@@ -8,7 +8,7 @@ use crate::chart::Plot;
 use crate::error::Result;
 use crate::layout::Sheet;
 use crate::render::Figure;
-use crate::style::{Marker, Role};
+use crate::style::{Dash, Marker, Role};
 
 const ARMS: [usize; 3] = [2, 10, 1000];
 const ETA: f64 = 0.5;
@@ -83,22 +83,21 @@ pub fn draw(data: &Data) -> Result<Figure> {
     let mut worst = panel("Worst gap for each T: exactly 1/T").y_range(range.0, range.1);
     let mut fixed =
         panel(&format!("Gap fixed (worst at T = {}): exponential", data.fixed_at)).y_range(range.0, range.1);
-    let inks = [Role::Measured.ink(), Role::Rebel.ink(), Role::Control.ink()];
-    let markers = [Marker::Circle, Marker::Square, Marker::Diamond];
-    for ((curve, ink), marker) in data.curves.iter().zip(inks).zip(markers) {
-        let ink = ink.marker(marker);
+    let looks = [(Marker::Circle, Dash::Solid), (Marker::Square, Dash::Dashed), (Marker::Diamond, Dash::Dotted)];
+    for (curve, (marker, dash)) in data.curves.iter().zip(looks) {
+        let ink = Role::Measured.ink().marker(marker).dash(dash);
         let label = format!("K = {}", curve.responses);
         let points = |values: &[f64]| -> Vec<(f64, f64)> {
             data.steps.iter().zip(values).map(|(&t, &v)| (t as f64, v)).collect()
         };
         worst = worst.points(ink, &label, &points(&curve.worst));
         worst = worst.level(Role::Bound, curve.constant, &format!("{:.3}", curve.constant));
-        fixed = fixed.marked_line(ink.dash(crate::style::Dash::Solid), &label, &points(&curve.fixed));
+        fixed = fixed.marked_line(ink, &label, &points(&curve.fixed));
         fixed = fixed.level(Role::Bound, curve.constant, &format!("{:.3}", curve.constant));
     }
     let note = format!(
         "Exact mirror descent, step by step, from the uniform policy over K responses, step size {}; one response is better than \
-         all others by the gap. Dashed: W₀((K − 1)/e), the sharp constant of the 1/T bound. Computed, not sampled: no seeds.",
+         all others by the gap. Dashed: W₀((K − 1)/e), the sharp constant of the 1/T bound. Computed, not sampled: no seeds.",
         data.eta
     );
     Sheet::row(vec![worst, fixed]).title("The 1/T rate is a supremum over gaps").note(&note).draw()
