@@ -15,6 +15,9 @@ pub enum Error {
     /// Settings that contradict each other, or a request that cannot be met.
     #[error("{0}")]
     Invalid(String),
+    /// What was asked for on the command line is wrong in itself.
+    #[error("{0}")]
+    Usage(String),
     /// A computation that failed inside candle.
     #[error("{}", first_line(.0))]
     Candle(#[from] candle_core::Error),

@@ -5,6 +5,14 @@
 //! [`algorithm`] (one file each), [`run`] (configs, stages, checkpoints). The losses themselves are
 //! [`rebel_theory::objective`]'s; none is written here.
 
+pub mod algorithm;
+pub mod data;
 pub mod error;
+pub mod files;
+pub mod nn;
+pub mod reward;
+pub mod run;
+pub mod tiny;
+pub mod world;
 
 pub use error::{Error, Result};

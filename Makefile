@@ -1,0 +1,56 @@
+# The few commands a person types. Each installs what it needs first, and says so; run again, it is quick.
+
+SHELL := /bin/bash
+export RUSTUP_AUTO_INSTALL := 0
+
+# LAPACK is a second route through the linear algebra, compared in tests where the library is there. One value for every
+# call of cargo: another set of features would compile everything again.
+FEATURES = $(shell pkg-config --exists openblas 2>/dev/null && echo --features lapack)
+CARGO_FLAGS = --release --workspace $(FEATURES)
+BIN = $(or $(CARGO_TARGET_DIR),target)/release
+
+.PHONY: help reproduce test notebooks notebook-outputs install system kernel
+
+help:
+	@echo "make reproduce         build, then run every experiment in its short form (runs/, figures/out/)"
+	@echo "make test              format, lints, every test, the notebooks"
+	@echo "make notebooks         install Jupyter and the Rust kernel into .venv, and open the course in a browser"
+	@echo "make notebook-outputs  run the notebooks and put their outputs into the files"
+	@echo "make install           put the program where cargo install puts programs"
+
+reproduce: system
+	@echo "== build"
+	@cargo build $(CARGO_FLAGS)
+	@echo "== rebel reproduce"
+	@$(BIN)/rebel reproduce
+
+test: system .venv/tests.done
+	@CARGO_FLAGS="$(CARGO_FLAGS)" scripts/test.sh
+
+notebooks: system .venv/lab.done kernel
+	@echo "== JupyterLab (Ctrl-C ends it)"
+	@.venv/bin/jupyter lab notebooks
+
+notebook-outputs: kernel
+	@.venv/bin/python notebooks/check_notebook.py --write notebooks/*.ipynb
+
+install:
+	@cargo install --path . --profile dist --locked
+
+system:
+	@scripts/system.sh
+
+kernel: .venv/tests.done
+	@echo "== the notebooks' kernel"
+	@.venv/bin/python notebooks/install_kernel.py
+
+.venv/tests.done: notebooks/requirements.txt | system
+	@echo "== .venv for the notebooks' tests"
+	@python3 -m venv .venv
+	@.venv/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.venv/lab.done: notebooks/requirements-lab.txt .venv/tests.done
+	@echo "== JupyterLab into .venv"
+	@.venv/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@

@@ -1,0 +1,64 @@
+//! Clipping by the global gradient norm, in a fixed order of summation.
+
+use candle_core::{DType, Tensor};
+
+use super::store::Gradients;
+use crate::Result;
+
+/// Euclidean norm of all gradients together: squares of each tensor summed in f64, tensors in sorted order.
+pub fn global_norm(gradients: &Gradients) -> Result<f64> {
+    let mut sum = 0.0;
+    for gradient in gradients.values() {
+        sum += sum_of_squares(gradient)?;
+    }
+    Ok(sum.sqrt())
+}
+
+/// Scales all gradients by `min(1, bound / (norm + 1e-6))`, as `torch.nn.utils.clip_grad_norm_` does, and gives
+/// (norm before clipping, factor).
+pub fn clip(gradients: &mut Gradients, bound: f64) -> Result<(f64, f64)> {
+    let norm = global_norm(gradients)?;
+    let factor = (bound / (norm + 1e-6)).min(1.0);
+    if factor < 1.0 {
+        for gradient in gradients.values_mut() {
+            *gradient = (&*gradient * factor)?;
+        }
+    }
+    Ok((norm, factor))
+}
+
+fn sum_of_squares(gradient: &Tensor) -> Result<f64> {
+    let flat = gradient.flatten_all()?;
+    Ok(match flat.dtype() {
+        DType::F64 => flat.to_vec1::<f64>()?.iter().map(|g| g * g).sum(),
+        _ => flat.to_dtype(DType::F32)?.to_vec1::<f32>()?.iter().map(|&g| f64::from(g) * f64::from(g)).sum(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    fn gradients() -> Gradients {
+        let tensor = |x: &[f32]| Tensor::new(x, &Device::Cpu).unwrap();
+        Gradients::from([("a".into(), tensor(&[3.0])), ("b".into(), tensor(&[0.0, 4.0]))])
+    }
+
+    #[test]
+    fn a_norm_above_the_bound_becomes_the_bound() {
+        let mut g = gradients();
+        let (norm, factor) = clip(&mut g, 1.0).unwrap();
+        assert_eq!(norm, 5.0);
+        assert!((factor - 0.2).abs() < 1e-7);
+        assert!((global_norm(&g).unwrap() - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_norm_below_the_bound_is_left_alone() {
+        let mut g = gradients();
+        assert_eq!(clip(&mut g, 6.0).unwrap(), (5.0, 1.0));
+        assert_eq!(g["b"].to_vec1::<f32>().unwrap(), [0.0, 4.0]);
+    }
+}

@@ -1,0 +1,403 @@
+//! An experiment as a TOML file: a preset, what is laid over it, and the checked settings that come out.
+//!
+//! A preset names every key. Whatever is laid over it (`--config FILE`, `--set a.b=c`) may name only those, and with
+//! values of the same type, so a misspelt key is an error that names the nearest one.
+
+use crate::nn::Decay;
+use crate::{Error, Result};
+use rebel_theory::objective::Eta;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use toml::{Table, Value};
+
+/// The presets that the program carries, by name.
+pub const PRESETS: [(&str, &str); 1] = [("tldr-tiny", include_str!("../../../presets/tldr-tiny.toml"))];
+
+/// One experiment: the tiny TL;DR world, its models, its stages.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What every random stream starts from.
+    pub seed: u64,
+    /// The generated data.
+    pub world: WorldConfig,
+    /// The transformer, trained from scratch.
+    pub model: ModelConfig,
+    /// Next-token prediction on posts with summaries of any quality.
+    pub pretrain: SupervisedConfig,
+    /// Next-token prediction on human references.
+    pub sft: SupervisedConfig,
+    /// Bradley-Terry on human choices.
+    pub reward: SupervisedConfig,
+    /// Which method the online stage uses.
+    pub online: OnlineConfig,
+    /// What is measured while training.
+    pub eval: EvalConfig,
+}
+
+/// Sizes of the generated data.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorldConfig {
+    /// Posts to pre-train on.
+    pub corpus: usize,
+    /// Posts with a reference summary, training split.
+    pub train: usize,
+    /// The same, validation split.
+    pub validation: usize,
+    /// Compared pairs of summaries, training split.
+    pub comparisons: usize,
+    /// The same, validation split.
+    pub comparisons_validation: usize,
+    /// Size of the byte-level BPE vocabulary, special tokens included.
+    pub vocabulary: usize,
+    /// Longest prompt, tokens; posts are cut at a line's end to fit.
+    pub prompt_length: usize,
+}
+
+/// Shape of the transformer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    pub hidden: usize,
+    pub layers: usize,
+    pub heads: usize,
+    pub intermediate: usize,
+}
+
+/// A stage that learns from given data.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SupervisedConfig {
+    /// Rows (pairs, for the reward model) an update.
+    pub batch: usize,
+    /// Rows in one forward pass.
+    pub micro_batch: usize,
+    pub updates: usize,
+    pub learning_rate: f64,
+    pub schedule: Decay,
+    /// Updates during which the learning rate rises from 0.
+    pub warmup: usize,
+    pub optimizer: OptimizerConfig,
+}
+
+/// AdamW and clipping.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimizerConfig {
+    pub beta1: f64,
+    pub beta2: f64,
+    pub epsilon: f64,
+    pub weight_decay: f64,
+    /// Largest global norm of the gradient; `inf` never clips.
+    pub clip: f64,
+}
+
+/// The methods of the online stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    Rebel,
+    Rloo,
+}
+
+/// The stage that learns from the policy's own samples.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OnlineConfig {
+    pub algorithm: Method,
+    /// REBEL's step size, nats per unit of reward.
+    pub eta: f64,
+    /// Samples a prompt; REBEL needs 2.
+    pub samples: usize,
+    /// Prompts an iteration.
+    pub prompts: usize,
+    /// Prompts in one forward pass.
+    pub micro_batch: usize,
+    pub iterations: usize,
+    /// Optimizer steps an iteration, each over all of its samples.
+    pub epochs: usize,
+    pub learning_rate: f64,
+    pub schedule: Decay,
+    /// Sampling temperature; log-probabilities are of the tempered policy.
+    pub temperature: f64,
+    /// Longest response, tokens.
+    pub response_length: usize,
+    /// Coefficient of the KL penalty in the reward.
+    pub kl: f64,
+    /// Score of a response without EOS.
+    pub missing_eos: f64,
+    /// Iterations between checkpoints.
+    pub checkpoint_every: usize,
+    pub optimizer: OptimizerConfig,
+}
+
+/// What is measured on validation prompts while training.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvalConfig {
+    /// Iterations (updates, in supervised stages) between measurements.
+    pub every: usize,
+    /// Validation prompts measured.
+    pub prompts: usize,
+    /// Samples written to `samples.jsonl` each time.
+    pub samples: usize,
+}
+
+impl Config {
+    /// The preset called `name`, with `file` (if any) and then `sets` (`a.b=c`) laid over it, checked.
+    ///
+    /// # Errors
+    /// One line that names the file or `--set`, the key, and what was expected.
+    pub fn resolve(name: &str, file: Option<&Path>, sets: &[String]) -> Result<Self> {
+        let Some((_, text)) = PRESETS.iter().find(|(known, _)| *known == name) else {
+            let known: Vec<&str> = PRESETS.iter().map(|(known, _)| *known).collect();
+            return Err(Error::Usage(format!(
+                "--preset {name}: no such preset (expected one of {})",
+                known.join(", ")
+            )));
+        };
+        let mut table: Table = toml::from_str(text).map_err(|e| Error::file(preset_file(name), e.message()))?;
+        if let Some(file) = file {
+            let text = std::fs::read_to_string(file).map_err(|e| Error::file(file, e))?;
+            let over: Table = toml::from_str(&text).map_err(|e| Error::file(file, one_line(&e.to_string())))?;
+            lay_over(&mut table, over, file, "")?;
+        }
+        for set in sets {
+            let over = parse_set(set, &table)?;
+            lay_over(&mut table, over, Path::new("--set"), "").map_err(|error| Error::Usage(error.to_string()))?;
+        }
+        let config: Config = table.try_into().map_err(|e: toml::de::Error| {
+            Error::file(file.map_or_else(|| preset_file(name), PathBuf::from), one_line(&e.to_string()))
+        })?;
+        config.check(file.unwrap_or(&preset_file(name)))?;
+        Ok(config)
+    }
+
+    /// A configuration that a run has written, whole.
+    ///
+    /// # Errors
+    /// As [`Config::resolve`].
+    pub fn load(file: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(file).map_err(|e| Error::file(file, e))?;
+        let config: Config = toml::from_str(&text).map_err(|e| Error::file(file, one_line(&e.to_string())))?;
+        config.check(file)?;
+        Ok(config)
+    }
+
+    /// As TOML, every key named.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a configuration is plain data")
+    }
+
+    /// REBEL's step size, checked.
+    ///
+    /// # Errors
+    /// When it is not a finite number above 0.
+    pub fn eta(&self) -> Result<Eta> {
+        Ok(Eta::new(self.online.eta)?)
+    }
+
+    fn check(&self, file: &Path) -> Result<()> {
+        let at_least = |key: &str, value: usize, least: usize| match value {
+            v if v < least => Err(Error::field(file, key, format!("{v} is too small (expected at least {least})"))),
+            _ => Ok(()),
+        };
+        let positive = |key: &str, value: f64| match value {
+            v if v > 0.0 => Ok(()),
+            v => Err(Error::field(file, key, format!("{v} is not usable (expected a number above 0)"))),
+        };
+        let not_negative = |key: &str, value: f64| match value {
+            v if v >= 0.0 && v.is_finite() => Ok(()),
+            v => Err(Error::field(file, key, format!("{v} is not usable (expected a number of at least 0)"))),
+        };
+        let w = &self.world;
+        at_least("world.corpus", w.corpus, 1)?;
+        at_least("world.train", w.train, 1)?;
+        at_least("world.validation", w.validation, 1)?;
+        at_least("world.comparisons", w.comparisons, 1)?;
+        at_least("world.comparisons_validation", w.comparisons_validation, 1)?;
+        at_least("world.vocabulary", w.vocabulary, 258)?;
+        at_least("world.prompt_length", w.prompt_length, 16)?;
+        let m = &self.model;
+        at_least("model.hidden", m.hidden, 1)?;
+        at_least("model.layers", m.layers, 1)?;
+        at_least("model.heads", m.heads, 1)?;
+        at_least("model.intermediate", m.intermediate, 1)?;
+        if m.hidden % m.heads != 0 {
+            let what = format!("{} heads do not divide a width of {}", m.heads, m.hidden);
+            return Err(Error::field(file, "model.heads", what));
+        }
+        for (name, s) in [("pretrain", &self.pretrain), ("sft", &self.sft), ("reward", &self.reward)] {
+            at_least(&format!("{name}.batch"), s.batch, 1)?;
+            at_least(&format!("{name}.micro_batch"), s.micro_batch, 1)?;
+            at_least(&format!("{name}.updates"), s.updates, 1)?;
+            not_negative(&format!("{name}.learning_rate"), s.learning_rate)?;
+            s.optimizer.check(name, &positive, &not_negative)?;
+        }
+        let o = &self.online;
+        positive("online.eta", o.eta)?;
+        at_least("online.samples", o.samples, 2)?;
+        if o.algorithm == Method::Rebel && o.samples != 2 {
+            let what = format!("{} samples a prompt (expected 2: REBEL compares pairs)", o.samples);
+            return Err(Error::field(file, "online.samples", what));
+        }
+        at_least("online.prompts", o.prompts, 1)?;
+        at_least("online.micro_batch", o.micro_batch, 1)?;
+        at_least("online.iterations", o.iterations, 1)?;
+        at_least("online.epochs", o.epochs, 1)?;
+        at_least("online.checkpoint_every", o.checkpoint_every, 1)?;
+        at_least("online.response_length", o.response_length, 1)?;
+        not_negative("online.learning_rate", o.learning_rate)?;
+        positive("online.temperature", o.temperature)?;
+        not_negative("online.kl", o.kl)?;
+        o.optimizer.check("online", &positive, &not_negative)?;
+        at_least("eval.every", self.eval.every, 1)?;
+        at_least("eval.prompts", self.eval.prompts, 1)
+    }
+}
+
+impl OptimizerConfig {
+    fn check(
+        &self,
+        stage: &str,
+        positive: &impl Fn(&str, f64) -> Result<()>,
+        not_negative: &impl Fn(&str, f64) -> Result<()>,
+    ) -> Result<()> {
+        let key = |name: &str| format!("{stage}.optimizer.{name}");
+        not_negative(&key("beta1"), self.beta1)?;
+        not_negative(&key("beta2"), self.beta2)?;
+        positive(&key("epsilon"), self.epsilon)?;
+        not_negative(&key("weight_decay"), self.weight_decay)?;
+        positive(&key("clip"), self.clip)
+    }
+}
+
+fn preset_file(name: &str) -> PathBuf {
+    PathBuf::from(format!("presets/{name}.toml"))
+}
+
+/// toml's errors show the place over several lines; a person wants one.
+fn one_line(text: &str) -> String {
+    text.lines().filter(|l| !l.contains(" | ") && !l.trim_start().starts_with('|')).collect::<Vec<_>>().join(" ")
+}
+
+/// `a.b=c` as a table; `c` is read as the type that the key has.
+fn parse_set(set: &str, known: &Table) -> Result<Table> {
+    let wrong = || Error::Usage(format!("--set {set}: not an assignment (expected key=value, as in online.eta=0.5)"));
+    let (path, text) = set.split_once('=').ok_or_else(wrong)?;
+    let keys: Vec<&str> = path.trim().split('.').collect();
+    if keys.iter().any(|key| key.is_empty()) {
+        return Err(wrong());
+    }
+    let is_text = lookup(known, &keys).is_some_and(Value::is_str);
+    let read = |text: &str| toml::from_str::<Table>(&format!("v = {text}")).ok().and_then(|mut t| t.remove("v"));
+    let value = match read(text.trim()) {
+        Some(value) if !is_text || value.is_str() => value,
+        _ => Value::String(text.trim().into()),
+    };
+    let mut table = Table::new();
+    let (last, above) = keys.split_last().expect("at least one key");
+    table.insert((*last).into(), value);
+    for key in above.iter().rev() {
+        table = Table::from_iter([((*key).to_string(), Value::Table(table))]);
+    }
+    Ok(table)
+}
+
+fn lookup<'a>(table: &'a Table, keys: &[&str]) -> Option<&'a Value> {
+    let (first, rest) = keys.split_first()?;
+    match table.get(*first)? {
+        value if rest.is_empty() => Some(value),
+        Value::Table(inner) => lookup(inner, rest),
+        _ => None,
+    }
+}
+
+/// Replaces values of `base` by those of `over`, which may name only keys that are there.
+fn lay_over(base: &mut Table, over: Table, file: &Path, prefix: &str) -> Result<()> {
+    for (key, value) in over {
+        let path = format!("{prefix}{key}");
+        let Some(known) = base.get_mut(&key) else {
+            let nearest = base.keys().max_by(|a, b| {
+                let near = |k: &str| strsim::jaro_winkler(k, &key);
+                near(a).total_cmp(&near(b))
+            });
+            let hint = nearest.map(|k| format!(" (did you mean {prefix}{k}?)")).unwrap_or_default();
+            return Err(Error::field(file, path, format!("unknown key{hint}")));
+        };
+        match (known, value) {
+            (Value::Table(inner), Value::Table(over)) => lay_over(inner, over, file, &format!("{path}."))?,
+            (known @ Value::Float(_), Value::Integer(n)) => *known = Value::Float(n as f64),
+            (known, value) if known.same_type(&value) => *known = value,
+            (known, value) => {
+                let what = format!("{value} is {} (expected {})", kind(&value), kind(known));
+                return Err(Error::field(file, path, what));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::String(_) => "a text",
+        Value::Integer(_) => "a whole number",
+        Value::Float(_) => "a number",
+        Value::Boolean(_) => "true or false",
+        Value::Datetime(_) => "a date",
+        Value::Array(_) => "a list",
+        Value::Table(_) => "a section",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(sets: &[&str]) -> Result<Config> {
+        Config::resolve("tldr-tiny", None, &sets.iter().map(|s| s.to_string()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn every_preset_resolves_and_survives_a_round_trip() {
+        for (name, _) in PRESETS {
+            let config = Config::resolve(name, None, &[]).unwrap();
+            let again: Config = toml::from_str(&config.to_toml()).unwrap();
+            assert_eq!(again.to_toml(), config.to_toml());
+        }
+    }
+
+    #[test]
+    fn a_set_changes_its_key_and_whole_numbers_do_for_numbers() {
+        assert_eq!(resolve(&["online.eta=2"]).unwrap().online.eta, 2.0);
+        assert_eq!(resolve(&["online.algorithm=rloo", "online.samples=4"]).unwrap().online.algorithm, Method::Rloo);
+    }
+
+    #[test]
+    fn a_misspelt_key_is_an_error_that_names_the_nearest() {
+        let error = resolve(&["online.etta=2"]).unwrap_err().to_string();
+        assert_eq!(error, "--set: online.etta: unknown key (did you mean online.eta?)");
+    }
+
+    #[test]
+    fn wrong_types_and_ranges_are_errors_that_name_the_key() {
+        for (set, part) in [
+            ("online.eta=fast", "online.eta: \"fast\" is a text (expected a number)"),
+            ("online.eta=0", "online.eta: 0 is not usable (expected a number above 0)"),
+            ("online.samples=3", "online.samples: 3 samples a prompt (expected 2"),
+            ("model.heads=7", "model.heads: 7 heads do not divide"),
+            ("online", "--set online: not an assignment"),
+            ("seed=-1", "seed"),
+        ] {
+            let error = resolve(&[set]).unwrap_err().to_string();
+            assert!(error.contains(part) && !error.contains('\n'), "{set}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_preset_lists_the_known() {
+        let error = Config::resolve("tldr-tyni", None, &[]).unwrap_err().to_string();
+        assert!(error.contains("tldr-tiny"), "{error}");
+    }
+}
