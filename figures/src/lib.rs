@@ -16,7 +16,7 @@ pub mod plots;
 mod recorded;
 mod render;
 mod scale;
-pub mod statistics;
+pub mod seeds;
 mod style;
 
 use std::path::{Path, PathBuf};

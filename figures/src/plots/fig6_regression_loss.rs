@@ -11,7 +11,7 @@ use crate::data::Run;
 use crate::error::Result;
 use crate::layout::Sheet;
 use crate::render::Figure;
-use crate::statistics::across;
+use crate::seeds::across;
 use crate::style::{Dash, Marker, Role};
 
 /// What the figure shows.
@@ -64,8 +64,8 @@ fn explained(held_out: &Track, null: &Track) -> Option<Track> {
         held_out.iter().filter_map(|&(step, loss)| Some((step, 1.0 - loss / null_at(step)?))).collect()
     };
     let seeds: Vec<Curve> = held_out.seeds.iter().zip(&null.seeds).map(ratio).collect();
-    let point = |(step, s): (f64, crate::statistics::Summary)| Interval {
-        at: (step, s.mean),
+    let point = |(step, s): (f64, rebel_theory::statistics::Estimate)| Interval {
+        at: (step, s.value),
         x: (step, step),
         y: (s.low, s.high),
     };

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use rebel_theory::statistics::Estimate;
+
 use crate::chart::{Interval, Plot};
 use crate::data::Run;
-use crate::statistics::{Summary, across};
+use crate::seeds::across;
 use crate::style::{Ink, Role};
 
-mod exact;
 pub mod fig5_reward_kl;
 pub mod fig6_regression_loss;
 pub mod theory_conservativity;
@@ -67,7 +68,7 @@ fn against(role: Role, runs: &[(&Run, String)], x: &str, y: &str, block: usize) 
         ys.push(both.iter().map(|p| (p.0, p.2)).collect::<Curve>());
     }
     let pairs = across(&xs).into_iter().zip(across(&ys));
-    let mean: Vec<Interval> = pairs.map(|((_, x), (_, y))| interval((x.mean, x.low, x.high), y)).collect();
+    let mean: Vec<Interval> = pairs.map(|((_, x), (_, y))| interval((x.value, x.low, x.high), y)).collect();
     let join = |(x, y): (&Curve, &Curve)| x.iter().zip(y).map(|(x, y)| (x.1, y.1)).collect();
     let seeds = xs.iter().zip(&ys).map(join).collect();
     (!mean.is_empty()).then_some(Track { role, seeds, mean })
@@ -79,8 +80,8 @@ fn block_mean(block: &[(f64, f64, f64)]) -> (f64, f64, f64) {
     (block[0].0, mean(|p| p.1), mean(|p| p.2))
 }
 
-fn interval((x, low, high): (f64, f64, f64), y: Summary) -> Interval {
-    Interval { at: (x, y.mean), x: (low, high), y: (y.low, y.high) }
+fn interval((x, low, high): (f64, f64, f64), y: Estimate) -> Interval {
+    Interval { at: (x, y.value), x: (low, high), y: (y.low, y.high) }
 }
 
 /// Adds a track: every seed as a faint line, its mean on top, intervals as a band where x is the same for all seeds and

@@ -1,9 +1,12 @@
 //! The fast rate is a supremum over gaps (experiment E1.2): $$ \eta T\,(J^*-J(\pi_T))\le W_0((K-1)/e) $$ from a uniform
 //! start over K responses, attained for every T by a gap chosen for that T; on any fixed gap the decay is exponential.
 
+use ndarray::Array2;
+use rebel_theory::bandit::Policy;
+use rebel_theory::solve::mirror::tilt;
+use rebel_theory::solve::rates::worst_case_rate;
 use serde::{Deserialize, Serialize};
 
-use super::exact::{lambert_w, tilt};
 use crate::chart::Plot;
 use crate::error::Result;
 use crate::layout::Sheet;
@@ -41,14 +44,15 @@ pub struct Data {
 
 /// Regrets after 0, 1, ..., `steps` exact steps from a uniform start, the first response better than the others by `gap`.
 fn regrets(responses: usize, gap: f64, eta: f64, steps: usize) -> Vec<f64> {
-    let mut log = vec![-(responses as f64).ln(); responses];
-    let mut reward = vec![0.0; responses];
-    reward[0] = gap;
-    let regret = |log: &[f64]| gap * log[1..].iter().map(|l| l.exp()).sum::<f64>();
-    let mut regrets = vec![regret(&log)];
+    let mut reward = Array2::zeros((1, responses));
+    reward[[0, 0]] = gap;
+    // not optimum minus value: that difference of nearly equal numbers would lose the tail
+    let regret = |policy: &Policy| gap * policy.prob().iter().skip(1).sum::<f64>();
+    let mut policy = Policy::uniform(1, responses);
+    let mut regrets = vec![regret(&policy)];
     for _ in 0..steps {
-        log = tilt(&log, &reward, eta);
-        regrets.push(regret(&log));
+        policy = tilt(&policy, &reward, eta);
+        regrets.push(regret(&policy));
     }
     regrets
 }
@@ -58,7 +62,7 @@ pub fn data() -> Data {
     let steps: Vec<usize> = vec![1, 2, 3, 5, 7, 10, 14, 20, 30, 50, 70, 100, 140, 200, 300, 500, 700, 1000];
     let fixed_at = 20;
     let curve = |responses: usize| {
-        let constant = lambert_w((responses - 1) as f64 / std::f64::consts::E);
+        let constant = worst_case_rate(1.0 / responses as f64);
         let gap = |steps: usize| (1.0 + constant) / (ETA * steps as f64);
         let scaled = |regret: f64, t: usize| ETA * t as f64 * regret;
         let fixed = regrets(responses, gap(fixed_at), ETA, steps[steps.len() - 1]);
