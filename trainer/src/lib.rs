@@ -12,6 +12,7 @@ pub mod files;
 pub mod models;
 pub mod nn;
 pub mod reward;
+pub mod rewards;
 pub mod run;
 pub mod tiny;
 pub mod vectors;

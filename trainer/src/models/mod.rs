@@ -5,11 +5,13 @@
 //! read weights); [`tokenizer`] turns text into ids.
 
 pub mod batch;
+mod bpe;
 pub mod config;
 pub mod decoder;
 pub mod files;
 pub mod generate;
 pub mod hf;
+mod json;
 pub mod neox;
 pub mod pickle;
 pub mod scalar;

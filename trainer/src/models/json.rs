@@ -1,0 +1,115 @@
+//! Fields of a JSON object, each checked, each fault named by file and field.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::{Error, Result};
+
+/// Longer files are refused: parsed JSON takes many times its text.
+const LONGEST: u64 = 16 << 20;
+
+/// The JSON object in the file `path`.
+pub(super) fn read_object(path: &Path) -> Result<Map<String, Value>> {
+    // A pipe or a device would never end.
+    let metadata = std::fs::metadata(path).map_err(|e| Error::file(path, e))?;
+    if !metadata.is_file() {
+        return Err(Error::file(path, "not a file"));
+    }
+    if metadata.len() > LONGEST {
+        return Err(Error::file(path, format!("{} bytes (expected at most {LONGEST})", metadata.len())));
+    }
+    let text = std::fs::read(path).map_err(|e| Error::file(path, e))?;
+    match serde_json::from_slice(&text) {
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(other) => Err(Error::file(path, format!("{} is not an object", shown(&other)))),
+        Err(error) => Err(Error::file(path, one_line(&error.to_string()))),
+    }
+}
+
+/// `text` cut to a length for messages, with control characters escaped: a file's words must not break the line.
+pub(super) fn one_line(text: &str) -> String {
+    const SHOWN: usize = 120;
+    let mut line: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
+    if text.chars().nth(SHOWN).is_some() {
+        line.push_str("...");
+    }
+    line.replace("\\\"", "\"").replace("\\'", "'")
+}
+
+/// A value as a message shows it.
+pub(super) fn shown(value: &Value) -> String {
+    one_line(&value.to_string())
+}
+
+/// The fields of one object in a file; `null` counts as absent.
+#[derive(Clone, Copy)]
+pub(super) struct Fields<'a> {
+    /// The file, for messages.
+    pub file: &'a Path,
+    /// Path of the object inside the file: empty, or with a dot at its end.
+    pub within: &'a str,
+    /// The object.
+    pub map: &'a Map<String, Value>,
+}
+
+impl<'a> Fields<'a> {
+    /// The fault `what` of the field `name`.
+    pub fn fault(&self, name: &str, what: impl Into<String>) -> Error {
+        Error::field(self.file, format!("{}{name}", self.within), what)
+    }
+
+    /// The field, if it is there and not null.
+    pub fn get(&self, name: &str) -> Option<&'a Value> {
+        self.map.get(name).filter(|value| !value.is_null())
+    }
+
+    /// A whole number from 1 to `most`; `noun` names it in the message (`width`).
+    pub fn size(&self, name: &str, noun: &str, most: usize) -> Result<usize> {
+        let value = self.get(name).ok_or_else(|| self.fault(name, format!("missing (expected a {noun})")))?;
+        let size = value.as_u64().and_then(|n| usize::try_from(n).ok()).filter(|n| (1..=most).contains(n));
+        size.ok_or_else(|| {
+            let expected = if value.as_u64() == Some(0) { "at least 1".into() } else { format!("1 to {most}") };
+            self.fault(name, format!("{} is not a {noun} (expected {expected})", shown(value)))
+        })
+    }
+
+    /// A finite number, if the field is there.
+    pub fn number(&self, name: &str) -> Result<Option<f64>> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        match value.as_f64().filter(|x| x.is_finite()) {
+            Some(x) => Ok(Some(x)),
+            None => Err(self.fault(name, format!("{} is not a number", shown(value)))),
+        }
+    }
+
+    /// `true` or `false`; `default` where the field is absent.
+    pub fn flag(&self, name: &str, default: bool) -> Result<bool> {
+        let Some(value) = self.get(name) else { return Ok(default) };
+        value.as_bool().ok_or_else(|| self.fault(name, format!("{} is not true or false", shown(value))))
+    }
+
+    /// A string, if the field is there.
+    pub fn text(&self, name: &str) -> Result<Option<&'a str>> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        value.as_str().map(Some).ok_or_else(|| self.fault(name, format!("{} is not a string", shown(value))))
+    }
+
+    /// The object in the field `name`, if it is there.
+    pub fn object(&self, name: &str) -> Result<Option<&'a Map<String, Value>>> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        value.as_object().map(Some).ok_or_else(|| self.fault(name, format!("{} is not an object", shown(value))))
+    }
+
+    /// Token ids: one number or a list of them; none where the field is absent.
+    pub fn token_ids(&self, name: &str) -> Result<Vec<u32>> {
+        let values = match self.get(name) {
+            None => return Ok(Vec::new()),
+            Some(Value::Array(values)) => values.as_slice(),
+            Some(value) => std::slice::from_ref(value),
+        };
+        let id = |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok());
+        let bad = |v: &Value| self.fault(name, format!("{} is not a token id", shown(v)));
+        values.iter().map(|v| id(v).ok_or_else(|| bad(v))).collect()
+    }
+}
