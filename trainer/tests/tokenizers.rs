@@ -71,10 +71,11 @@ fn a_trained_tokenizer_ends_with_pad_and_survives_saving() {
 
 /// Learns with the tokenizers crate from the same texts.
 fn trained_by_the_crate(vocab_size: usize) -> tokenizers::Tokenizer {
+    use tokenizers::models::TrainerWrapper;
     use tokenizers::models::bpe::{BPE, BpeTrainer};
     use tokenizers::normalizers::NFC;
     use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-    use tokenizers::{AddedToken, NormalizerWrapper, TrainerWrapper};
+    use tokenizers::{AddedToken, NormalizerWrapper};
     let mut tokenizer = tokenizers::Tokenizer::new(BPE::default());
     tokenizer.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
     tokenizer.with_normalizer(Some(NormalizerWrapper::NFC(NFC))).unwrap();

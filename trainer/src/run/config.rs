@@ -236,7 +236,7 @@ impl Config {
         at_least("model.layers", m.layers, 1)?;
         at_least("model.heads", m.heads, 1)?;
         at_least("model.intermediate", m.intermediate, 1)?;
-        if m.hidden % m.heads != 0 {
+        if !m.hidden.is_multiple_of(m.heads) {
             let what = format!("{} heads do not divide a width of {}", m.heads, m.hidden);
             return Err(Error::field(file, "model.heads", what));
         }
