@@ -97,17 +97,20 @@ impl DecoderConfig {
             ("max_position_embeddings", self.max_positions),
         ];
         for (field, value) in widths {
-            // The upper bound keeps products of two widths far from overflow.
-            if value == 0 || value > 1 << 28 {
+            if value == 0 {
                 return Err((field, format!("{value} is not a width (expected at least 1)")));
             }
+            // Keeps products of two widths far from overflow.
+            if value > 1 << 28 {
+                return Err((field, format!("{value} is not a width (expected at most {})", 1 << 28)));
+            }
         }
-        if self.width % self.heads != 0 {
+        if !self.width.is_multiple_of(self.heads) {
             let what = format!("{} does not divide hidden_size {} (expected a divisor)", self.heads, self.width);
             return Err(("num_attention_heads", what));
         }
         let head = self.width / self.heads;
-        if self.rotary_dims > head || self.rotary_dims % 2 != 0 {
+        if self.rotary_dims > head || !self.rotary_dims.is_multiple_of(2) {
             let what =
                 format!("{} rotated components of a head of {head} (expected an even number within)", self.rotary_dims);
             return Err(("rotary_pct", what));
