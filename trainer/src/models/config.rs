@@ -97,9 +97,12 @@ impl DecoderConfig {
             ("max_position_embeddings", self.max_positions),
         ];
         for (field, value) in widths {
-            // The upper bound keeps products of two widths far from overflow.
-            if value == 0 || value > 1 << 28 {
+            if value == 0 {
                 return Err((field, format!("{value} is not a width (expected at least 1)")));
+            }
+            // Keeps products of two widths far from overflow.
+            if value > 1 << 28 {
+                return Err((field, format!("{value} is not a width (expected at most {})", 1 << 28)));
             }
         }
         if !self.width.is_multiple_of(self.heads) {

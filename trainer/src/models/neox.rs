@@ -153,7 +153,10 @@ pub fn from_json(json: &Value, file: &Path) -> Result<DecoderConfig> {
 
 /// The `config.json` of a language model, with the keys both transformers 4 and 5 read.
 pub fn to_json(config: &DecoderConfig) -> Value {
-    let fraction = config.rotary_dims as f64 / (config.width / config.heads) as f64;
+    let head = (config.width / config.heads) as f64;
+    let fraction = config.rotary_dims as f64 / head;
+    // Readers truncate `head * fraction`; a quotient rounded down would cost a component.
+    let fraction = if ((head * fraction) as usize) < config.rotary_dims { fraction.next_up() } else { fraction };
     let activation = match config.activation {
         Activation::Gelu => "gelu",
         Activation::GeluTanh => "gelu_new",
