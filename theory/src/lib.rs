@@ -2,4 +2,11 @@
 //!
 //! Equation numbers are those of arXiv 2404.16767.
 
+pub mod bandit;
+pub mod claims;
+pub mod error;
 pub mod objective;
+pub mod policy;
+pub mod solve;
+pub mod statistics;
+pub mod vectors;

@@ -6,11 +6,13 @@
 //! [`rebel_theory::objective`]'s; none is written here.
 
 pub mod algorithm;
+pub mod data;
 pub mod error;
 pub mod files;
 pub mod nn;
 pub mod reward;
 pub mod run;
+pub mod tiny;
 pub mod world;
 
 pub use error::{Error, Result};

@@ -1,20 +1,28 @@
 //! The neural-network floor: what candle does not offer to someone who trains.
 //!
 //! From the bottom up: [`threads`] (how many), [`streams`] (reproducible randomness), [`store`] (named parameters and
-//! their gradients), [`init`], [`schedule`], [`clip`] and [`adamw`] (how parameters move).
+//! their gradients), [`init`], [`schedule`], [`clip`] and [`adamw`] (how parameters move), [`ops`] (own differentiable
+//! operations), [`layers`] made of them, [`temperature`] and [`sample`] (exact draws).
 
 pub mod adamw;
 pub mod clip;
 pub mod init;
+pub mod layers;
+pub mod ops;
+mod real;
 pub mod sample;
 pub mod schedule;
 pub mod store;
 pub mod streams;
+pub mod temperature;
 pub mod threads;
 
 pub use adamw::{AdamW, AdamWSettings};
 pub use clip::{clip, global_norm};
 pub use init::normal;
+pub use layers::{Embedding, LayerNorm, Linear};
+pub use sample::{Choice, choose};
 pub use schedule::{Decay, Schedule};
 pub use store::{Gradients, Store};
 pub use streams::{Purpose, Streams};
+pub use temperature::Temperature;

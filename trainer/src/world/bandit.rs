@@ -2,7 +2,7 @@
 //! that what the ordinary trainer does can be compared with the closed form of [`rebel_theory`].
 
 use super::{Ask, Cotangents, Group, Outputs, Trajectory, World, mismatched};
-use crate::nn::{Purpose, Store, Streams, sample};
+use crate::nn::{Choice, Purpose, Store, Streams, Temperature, choose};
 use crate::reward::Score;
 use crate::{Error, Result};
 use candle_core::{D, DType, Device, Tensor};
@@ -118,22 +118,22 @@ impl World for Bandit {
         streams: &Streams,
         step: u64,
     ) -> Result<Vec<Vec<Trajectory<Pull>>>> {
-        let policy = self.log_policy()?;
-        prompts
-            .iter()
-            .map(|&(prompt, &context)| {
-                if context >= policy.nrows() {
-                    return Err(Error::invalid(format!("context {context} of {} does not exist", policy.nrows())));
-                }
-                let row = policy.row(context).to_vec();
-                (0..k as u64)
-                    .map(|sample| {
-                        let arm = sample::categorical(&row, &mut streams.stream(ROLLOUT, step, prompt, sample));
-                        Ok(Trajectory { prompt, ..self.draw(context, arm, sample)? })
-                    })
-                    .collect()
-            })
-            .collect()
+        let logits = self.logits()?.detach(); // [contexts, arms]
+        let contexts = logits.dim(0)?;
+        let mut drawn = vec![];
+        for &(prompt, &context) in prompts {
+            if context >= contexts {
+                return Err(Error::invalid(format!("context {context} of {contexts} does not exist")));
+            }
+            let rows = logits.get(context)?.unsqueeze(0)?.repeat((k, 1))?; // [k, arms]
+            let mut own: Vec<_> = (0..k as u64).map(|sample| streams.stream(ROLLOUT, step, prompt, sample)).collect();
+            let arms = choose(&rows, Choice::Sample(Temperature::ONE), &mut own)?;
+            let of_prompt = arms.iter().enumerate().map(|(sample, &(arm, _))| {
+                Ok(Trajectory { prompt, ..self.draw(context, arm as usize, sample as u64)? })
+            });
+            drawn.push(of_prompt.collect::<Result<_>>()?);
+        }
+        Ok(drawn)
     }
 
     fn outputs(&self, trajectories: &[&Trajectory<Pull>], ask: Ask) -> Result<(Outputs, Tensor)> {

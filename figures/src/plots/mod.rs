@@ -1,0 +1,105 @@
+//! The figures, one file each: `data` gathers or computes the numbers, `draw` makes the picture of them.
+
+use std::collections::BTreeMap;
+
+use crate::chart::{Interval, Plot};
+use crate::data::Run;
+use crate::statistics::{Summary, across};
+use crate::style::{Ink, Role};
+
+mod exact;
+pub mod fig5_reward_kl;
+pub mod fig6_regression_loss;
+pub mod theory_conservativity;
+pub mod theory_worst_gap;
+pub mod training_curves;
+
+/// The same quantity over several runs (seeds) of one method.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Track {
+    /// The method, or what else gives the curve its ink.
+    pub role: Role,
+    /// One curve a run.
+    pub seeds: Vec<Vec<(f64, f64)>>,
+    /// Means at the steps that all runs have, with 95% intervals in both coordinates.
+    pub mean: Vec<Interval>,
+}
+
+/// More points than this get no markers.
+const MARKED: usize = 45;
+
+/// The runs of each method, each with the name of the method's stage.
+fn by_method(runs: &[Run]) -> BTreeMap<Role, Vec<(&Run, String)>> {
+    let mut methods: BTreeMap<Role, Vec<(&Run, String)>> = BTreeMap::new();
+    for run in runs {
+        for (role, stage) in run.methods() {
+            methods.entry(role).or_default().push((run, stage));
+        }
+    }
+    methods
+}
+
+/// A metric against the step. None if a run lacks it.
+fn against_step(role: Role, runs: &[(&Run, String)], metric: &str) -> Option<Track> {
+    let seeds: Vec<Vec<(f64, f64)>> = runs.iter().map(|(run, stage)| run.series(stage, metric)).collect();
+    let mean: Vec<Interval> = across(&seeds).into_iter().map(|(step, s)| interval((step, step, step), s)).collect();
+    (!mean.is_empty()).then_some(Track { role, seeds, mean })
+}
+
+/// One metric against another, at the steps that have both. None if a run lacks one of them.
+fn against(role: Role, runs: &[(&Run, String)], x: &str, y: &str) -> Option<Track> {
+    let (mut xs, mut ys) = (Vec::new(), Vec::new());
+    for (run, stage) in runs {
+        let x_values: BTreeMap<u64, f64> = run.series(stage, x).into_iter().map(|(t, v)| (t as u64, v)).collect();
+        let both: Vec<(f64, f64, f64)> = run
+            .series(stage, y)
+            .into_iter()
+            .filter_map(|(step, y)| Some((step, *x_values.get(&(step as u64))?, y)))
+            .collect();
+        xs.push(both.iter().map(|p| (p.0, p.1)).collect::<Vec<_>>());
+        ys.push(both.iter().map(|p| (p.0, p.2)).collect::<Vec<_>>());
+    }
+    let pairs = across(&xs).into_iter().zip(across(&ys));
+    let mean: Vec<Interval> = pairs.map(|((_, x), (_, y))| interval((x.mean, x.low, x.high), y)).collect();
+    let join = |(x, y): (&Vec<(f64, f64)>, &Vec<(f64, f64)>)| x.iter().zip(y).map(|(x, y)| (x.1, y.1)).collect();
+    let seeds = xs.iter().zip(&ys).map(join).collect();
+    (!mean.is_empty()).then_some(Track { role, seeds, mean })
+}
+
+fn interval((x, low, high): (f64, f64, f64), y: Summary) -> Interval {
+    Interval { at: (x, y.mean), x: (low, high), y: (y.low, y.high) }
+}
+
+/// Adds a track: every seed as a faint line, its mean on top, intervals as a band where x is the same for all seeds and
+/// as crossed bars where it is not.
+fn add_track(plot: Plot, track: &Track, ink: Ink, label: &str) -> Plot {
+    let mean: Vec<(f64, f64)> = track.mean.iter().map(|m| m.at).collect();
+    let mut plot = plot;
+    if track.seeds.len() > 1 {
+        let common_x = track.mean.iter().all(|m| m.x.0 == m.x.1);
+        if common_x {
+            let band: Vec<(f64, f64, f64)> = track.mean.iter().map(|m| (m.at.0, m.y.0, m.y.1)).collect();
+            plot = plot.band(ink, &band);
+        } else {
+            plot = track.seeds.iter().fold(plot, |plot, seed| plot.faint_line(ink, seed)).bars(ink, &track.mean);
+        }
+    }
+    match mean.len() {
+        1 => plot.points(ink, label, &mean),
+        2..=MARKED => plot.marked_line(ink, label, &mean),
+        _ => plot.line(ink, label, &mean),
+    }
+}
+
+/// What the note says of the runs a figure was drawn from.
+fn source(runs: &[Run]) -> String {
+    let names: Vec<&str> = runs.iter().map(|run| run.name.as_str()).collect();
+    match names.as_slice() {
+        [one] => format!("Source: run {one}; one seed, so no interval."),
+        many => format!(
+            "Source: {} runs ({}). Means over a method's runs with 95% t intervals.",
+            many.len(),
+            many.join(", ")
+        ),
+    }
+}

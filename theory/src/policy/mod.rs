@@ -1,0 +1,74 @@
+//! Softmax policies with parameters: a table of logits, a log-linear form, a small network.
+//!
+//! Each gives its logits and their Jacobian; probabilities and scores follow in one place:
+//! $$ \pi_\theta(y|x)\propto e^{s_\theta(x,y)},\qquad
+//! g(x,y)=\nabla_\theta\ln\pi_\theta(y|x)=\nabla s_\theta(x,y)-E_{y'\sim\pi_\theta}\nabla s_\theta(x,y') $$
+
+mod log_linear;
+mod mlp;
+mod tabular;
+
+pub use log_linear::LogLinear;
+pub use mlp::Mlp;
+pub use tabular::{Tabular, one_hot};
+
+use crate::bandit::Policy;
+use ndarray::{Array1, Array2, Array3, ArrayView1, Axis};
+
+/// A softmax policy at one value of its parameters.
+pub trait Softmax: Sized + Sync {
+    /// The parameters `theta` `[k]`, in the family's documented order.
+    fn parameters(&self) -> Array1<f64>;
+
+    /// The same family at other parameters `[k]`. Panics if their number differs.
+    fn at(&self, theta: ArrayView1<f64>) -> Self;
+
+    /// Logits `[x, y]`.
+    fn logits(&self) -> Array2<f64>;
+
+    /// The Jacobian of the logits `[x, y, k]`.
+    fn logit_jacobian(&self) -> Array3<f64>;
+
+    /// The distribution over responses of each context.
+    fn policy(&self) -> Policy {
+        Policy::from_logits(&self.logits())
+    }
+
+    /// Scores `[x, y, k]`: the gradient of the log-probability, $$ g(x,y)=\nabla_\theta\ln\pi_\theta(y|x) $$
+    fn scores(&self) -> Array3<f64> {
+        centred(self.logit_jacobian(), &self.policy())
+    }
+
+    /// The policy displaced by `delta` `[k]`.
+    fn moved(&self, delta: &Array1<f64>) -> Self {
+        self.at((self.parameters() + delta).view())
+    }
+}
+
+/// Features minus their mean under `pi`, `[x, y, k]`: $$ \phi(x,y)-E_{y'\sim\pi}\phi(x,y') $$
+pub fn centred(mut features: Array3<f64>, pi: &Policy) -> Array3<f64> {
+    for (mut rows, prob) in features.outer_iter_mut().zip(pi.prob().rows()) {
+        let mean = prob.dot(&rows); // [k]
+        rows -= &mean.insert_axis(Axis(0));
+    }
+    features
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Central differences of the log-probabilities in each parameter `[x, y, k]`.
+    pub(crate) fn numeric_scores<P: Softmax>(policy: &P) -> Array3<f64> {
+        let theta = policy.parameters();
+        let h = 1e-5;
+        let mut jacobian = Array3::zeros((policy.logits().nrows(), policy.logits().ncols(), theta.len()));
+        for k in 0..theta.len() {
+            let step = Array1::from_shape_fn(theta.len(), |i| if i == k { h } else { 0.0 });
+            let up = policy.moved(&step).policy().log().clone();
+            let down = policy.moved(&-step).policy().log().clone();
+            jacobian.index_axis_mut(Axis(2), k).assign(&((up - down) / (2.0 * h)));
+        }
+        jacobian
+    }
+}

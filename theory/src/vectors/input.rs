@@ -1,0 +1,141 @@
+//! Reads the fields of a case into arrays and checked values, naming the field that does not fit.
+
+use super::Failure;
+use crate::bandit::{Bandit, Policy};
+use crate::error::{self, InputError};
+use ndarray::{Array1, Array2, Array3};
+use serde_json::{Map, Value};
+
+/// Largest number of steps a case may ask for.
+const MAX_STEPS: u64 = 100_000_000;
+
+/// The input object of one case.
+pub(crate) struct Fields<'a> {
+    object: &'a Map<String, Value>,
+}
+
+impl<'a> Fields<'a> {
+    pub(crate) fn new(object: &'a Map<String, Value>) -> Self {
+        Self { object }
+    }
+
+    fn get(&self, key: &str, expected: &str) -> Result<&'a Value, Failure> {
+        self.object.get(key).ok_or_else(|| refuse(key, format!("is missing (expected {expected})")))
+    }
+
+    pub(crate) fn number(&self, key: &str) -> Result<f64, Failure> {
+        let value = self.get(key, "a number")?;
+        finite_number(value).ok_or_else(|| refuse(key, format!("{} (expected a finite number)", brief(value))))
+    }
+
+    /// A finite number above zero.
+    pub(crate) fn positive(&self, key: &'static str) -> Result<f64, Failure> {
+        Ok(error::positive(key, self.number(key)?)?)
+    }
+
+    /// A whole number of steps.
+    pub(crate) fn count(&self, key: &str) -> Result<usize, Failure> {
+        let value = self.get(key, "a whole number")?;
+        let whole = value.as_u64().filter(|&n| n <= MAX_STEPS);
+        let problem = || format!("{} (expected a whole number, at least 0)", brief(value));
+        whole.map(|n| n as usize).ok_or_else(|| refuse(key, problem()))
+    }
+
+    /// A list of whole numbers, at least 1 each.
+    pub(crate) fn sizes(&self, key: &str) -> Result<Vec<usize>, Failure> {
+        let values = as_list(key, self.get(key, "a list of whole numbers")?)?;
+        let size = |(i, v): (usize, &Value)| {
+            let problem =
+                || refuse(&format!("{key}[{i}]"), format!("{} (expected a whole number, at least 1)", brief(v)));
+            // Counts may be written with a point.
+            v.as_f64().filter(|n| n.fract() == 0.0 && (1.0..9e15).contains(n)).map(|n| n as usize).ok_or_else(problem)
+        };
+        values.iter().enumerate().map(size).collect()
+    }
+
+    /// A list of finite numbers `[n]`.
+    pub(crate) fn vector(&self, key: &str) -> Result<Array1<f64>, Failure> {
+        let (_, flat) = self.nested(key, "a list of numbers", 1)?;
+        Ok(Array1::from(flat))
+    }
+
+    /// A table `[n, m]` of finite numbers.
+    pub(crate) fn matrix(&self, key: &str) -> Result<Array2<f64>, Failure> {
+        let (shape, flat) = self.nested(key, "a table", 2)?;
+        Ok(Array2::from_shape_vec((shape[0], shape[1]), flat).expect("shape was counted"))
+    }
+
+    /// A list of tables `[n, m, k]` of finite numbers.
+    pub(crate) fn tables(&self, key: &str) -> Result<Array3<f64>, Failure> {
+        let (shape, flat) = self.nested(key, "a list of tables", 3)?;
+        Ok(Array3::from_shape_vec((shape[0], shape[1], shape[2]), flat).expect("shape was counted"))
+    }
+
+    fn nested(&self, key: &str, expected: &'static str, depth: usize) -> Result<(Vec<usize>, Vec<f64>), Failure> {
+        let mut shape = vec![None; depth];
+        let mut flat = Vec::new();
+        flatten(key, expected, self.get(key, expected)?, &mut shape, &mut flat)?;
+        Ok((shape.into_iter().map(|n| n.unwrap_or(0)).collect(), flat))
+    }
+
+    /// The bandit of the fields `rho` `[x]` and `r` `[x, y]`.
+    pub(crate) fn bandit(&self) -> Result<Bandit, Failure> {
+        Ok(Bandit::new(self.vector("rho")?, self.matrix("r")?)?)
+    }
+
+    /// A table of distributions that fits the bandit, `[x, y]`.
+    pub(crate) fn policy(&self, key: &'static str, bandit: &Bandit) -> Result<Policy, Failure> {
+        let policy = Policy::new(key, self.matrix(key)?)?;
+        fits(key, policy.prob().shape(), bandit)?;
+        Ok(policy)
+    }
+}
+
+/// Refuses a field whose first two axes are not contexts and responses.
+pub(crate) fn fits(key: &'static str, found: &[usize], bandit: &Bandit) -> Result<(), InputError> {
+    let expected = [&[bandit.contexts(), bandit.responses()], &found[2..]].concat();
+    error::shape(key, found, &expected)
+}
+
+fn refuse(field: &str, problem: String) -> Failure {
+    Failure::Field { field: field.to_owned(), problem }
+}
+
+/// A value as an error shows it: numbers and words as they are, what is long by its kind.
+fn brief(value: &Value) -> String {
+    match value {
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+        Value::String(text) if text.len() > 40 => "a long text".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn finite_number(value: &Value) -> Option<f64> {
+    value.as_f64().filter(|v| v.is_finite())
+}
+
+fn as_list<'v>(key: &str, value: &'v Value) -> Result<&'v Vec<Value>, Failure> {
+    value.as_array().ok_or_else(|| refuse(key, format!("{} (expected a list)", brief(value))))
+}
+
+/// Appends the numbers of `value`, nested as deep as `shape` is long, and checks that all rows of a level are as long.
+fn flatten(
+    path: &str,
+    expected: &'static str,
+    value: &Value,
+    shape: &mut [Option<usize>],
+    flat: &mut Vec<f64>,
+) -> Result<(), Failure> {
+    let Some((length, inner)) = shape.split_first_mut() else {
+        let number = finite_number(value);
+        flat.push(number.ok_or_else(|| refuse(path, format!("{} (expected a finite number)", brief(value))))?);
+        return Ok(());
+    };
+    let items = as_list(path, value)?;
+    if *length.get_or_insert(items.len()) != items.len() {
+        let field = path.split('[').next().unwrap_or(path);
+        return Err(refuse(field, format!("its rows differ in length (expected {expected})")));
+    }
+    items.iter().enumerate().try_for_each(|(i, item)| flatten(&format!("{path}[{i}]"), expected, item, inner, flat))
+}

@@ -1,0 +1,93 @@
+//! Layers: parameters taken from a [`Store`] and one differentiable operation each.
+
+use candle_core::Tensor;
+
+use super::ops;
+use super::store::Store;
+use crate::Result;
+
+/// `x W^T + b`.
+#[derive(Debug, Clone)]
+pub struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// Takes `PREFIX.weight` `[outputs, inputs]` and, with `bias`, `PREFIX.bias` `[outputs]`.
+    pub fn new(store: &Store, prefix: &str, inputs: usize, outputs: usize, bias: bool) -> Result<Self> {
+        let weight = store.get(&format!("{prefix}.weight"), &[outputs, inputs])?;
+        let bias = bias.then(|| store.get(&format!("{prefix}.bias"), &[outputs])).transpose()?;
+        Ok(Self { weight, bias })
+    }
+
+    /// `x`: `[.., inputs]`; gives `[.., outputs]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::linear::linear(x, &self.weight, self.bias.as_ref())
+    }
+
+    /// The weight `[outputs, inputs]`.
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// The same layer without gradients, on the same storage.
+    pub fn detached(&self) -> Self {
+        Self { weight: self.weight.detach(), bias: self.bias.as_ref().map(Tensor::detach) }
+    }
+}
+
+/// Layer normalisation with gain and bias.
+#[derive(Debug, Clone)]
+pub struct LayerNorm {
+    gain: Tensor,
+    bias: Tensor,
+    eps: f64,
+}
+
+impl LayerNorm {
+    /// Takes `PREFIX.weight` and `PREFIX.bias`, both `[width]`.
+    pub fn new(store: &Store, prefix: &str, width: usize, eps: f64) -> Result<Self> {
+        let gain = store.get(&format!("{prefix}.weight"), &[width])?;
+        Ok(Self { gain, bias: store.get(&format!("{prefix}.bias"), &[width])?, eps })
+    }
+
+    /// `x`: `[.., width]`; gives the same shape.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::layer_norm::layer_norm(x, &self.gain, &self.bias, self.eps)
+    }
+
+    /// The same layer without gradients, on the same storage.
+    pub fn detached(&self) -> Self {
+        Self { gain: self.gain.detach(), bias: self.bias.detach(), eps: self.eps }
+    }
+}
+
+/// A table of vectors, one a token.
+#[derive(Debug, Clone)]
+pub struct Embedding {
+    weight: Tensor,
+}
+
+impl Embedding {
+    /// Takes `PREFIX.weight`, `[vocab, width]`.
+    pub fn new(store: &Store, prefix: &str, vocab: usize, width: usize) -> Result<Self> {
+        Ok(Self { weight: store.get(&format!("{prefix}.weight"), &[vocab, width])? })
+    }
+
+    /// Rows of the table, `[ids, width]`. Fails on an id outside the vocabulary.
+    pub fn forward(&self, ids: &[u32]) -> Result<Tensor> {
+        let ids = Tensor::new(ids, self.weight.device())?;
+        Ok(self.weight.index_select(&ids, 0)?)
+    }
+
+    /// The table `[vocab, width]`.
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// The same layer without gradients, on the same storage.
+    pub fn detached(&self) -> Self {
+        Self { weight: self.weight.detach() }
+    }
+}

@@ -1,0 +1,199 @@
+//! Layer normalisation (Ba, Kiros and Hinton, arXiv 1607.06450) over the last dimension.
+
+use candle_core::{CpuStorage, CustomOp3, D, Layout, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::{by_dtype, has_fused_form};
+use crate::Result;
+use crate::nn::real::{Real, elements, lane_sum, wide};
+
+/// `(x - mean) / sqrt(var + eps) * gain + bias`, with the population variance of each row of the last dimension.
+/// `x`: `[.., width]`; `gain`, `bias`: `[width]`.
+pub fn layer_norm(x: &Tensor, gain: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    match has_fused_form(x) {
+        true => Ok(x.contiguous()?.apply_op3(gain, bias, LayerNorm { eps })?),
+        false => composed(x, gain, bias, eps),
+    }
+}
+
+/// The definition in candle operations.
+pub fn composed(x: &Tensor, gain: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+    let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
+    let normal = centred.broadcast_div(&(variance + eps)?.sqrt()?)?;
+    Ok(normal.broadcast_mul(gain)?.broadcast_add(bias)?)
+}
+
+/// Rows of one task and of one partial sum of the weight gradients: fixed, so that threads change no bit.
+const ROWS: usize = 64;
+
+struct LayerNorm {
+    eps: f64,
+}
+
+/// From (x, gain, dy): the gradients of x, gain and bias behind each other.
+struct LayerNormGradient {
+    eps: f64,
+}
+
+/// Mean and reciprocal standard deviation of a row.
+#[inline(always)]
+fn moments<T: Real>(x: &[T], eps: T) -> (T, T) {
+    let n = T::of(x.len() as f64);
+    let mean = lane_sum(x.len(), |i| x[i]) / n;
+    let variance = lane_sum(x.len(), |i| (x[i] - mean) * (x[i] - mean)) / n;
+    (mean, T::one() / (variance + eps).root())
+}
+
+wide! {
+    fn rows_forward<T>(x: &[T], gain: &[T], bias: &[T], eps: T, y: &mut [T]) {
+        let width = gain.len();
+        for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
+            let (mean, scale) = moments(x, eps);
+            for (((y, &x), &g), &b) in y.iter_mut().zip(x).zip(gain).zip(bias) {
+                *y = ((x - mean) * scale).fma(g, b);
+            }
+        }
+    }
+}
+
+wide! {
+    fn rows_backward<T>(x: &[T], gain: &[T], dy: &[T], eps: T, dx: &mut [T], dgain: &mut [T], dbias: &mut [T]) {
+        let width = gain.len();
+        let n = T::of(width as f64);
+        for ((x, dy), dx) in x.chunks_exact(width).zip(dy.chunks_exact(width)).zip(dx.chunks_exact_mut(width)) {
+            let (mean, scale) = moments(x, eps);
+            let along_one = lane_sum(width, |i| dy[i] * gain[i]) / n;
+            let along_x = lane_sum(width, |i| dy[i] * gain[i] * ((x[i] - mean) * scale)) / n;
+            for i in 0..width {
+                let normal = (x[i] - mean) * scale;
+                dx[i] = scale * (dy[i] * gain[i] - along_one - normal * along_x);
+                dgain[i] += dy[i] * normal;
+                dbias[i] += dy[i];
+            }
+        }
+    }
+}
+
+fn forward<T: Real>(
+    (s1, l1): (&CpuStorage, &Layout),
+    (s2, l2): (&CpuStorage, &Layout),
+    (s3, l3): (&CpuStorage, &Layout),
+    eps: f64,
+) -> candle_core::Result<(CpuStorage, Shape)> {
+    let (x, gain, bias) = (elements::<T>(s1, l1)?, elements::<T>(s2, l2)?, elements::<T>(s3, l3)?);
+    let width = width_of(l1, gain.len(), bias.len())?;
+    let mut y = vec![T::zero(); x.len()];
+    y.par_chunks_mut(ROWS * width)
+        .zip(x.par_chunks(ROWS * width))
+        .for_each(|(y, x)| rows_forward(x, gain, bias, T::of(eps), y));
+    Ok((T::to_cpu_storage_owned(y), l1.shape().clone()))
+}
+
+fn backward<T: Real>(
+    (s1, l1): (&CpuStorage, &Layout),
+    (s2, l2): (&CpuStorage, &Layout),
+    (s3, l3): (&CpuStorage, &Layout),
+    eps: f64,
+) -> candle_core::Result<(CpuStorage, Shape)> {
+    let (x, gain, dy) = (elements::<T>(s1, l1)?, elements::<T>(s2, l2)?, elements::<T>(s3, l3)?);
+    let width = gain.len();
+    let mut out = vec![T::zero(); x.len() + 2 * width];
+    let (dx, weights) = out.split_at_mut(x.len());
+    let partial: Vec<Vec<T>> = dx
+        .par_chunks_mut(ROWS * width)
+        .zip(x.par_chunks(ROWS * width).zip(dy.par_chunks(ROWS * width)))
+        .map(|(dx, (x, dy))| {
+            let mut sums = vec![T::zero(); 2 * width];
+            let (dgain, dbias) = sums.split_at_mut(width);
+            rows_backward(x, gain, dy, T::of(eps), dx, dgain, dbias);
+            sums
+        })
+        .collect();
+    for sums in partial {
+        weights.iter_mut().zip(sums).for_each(|(w, s)| *w += s);
+    }
+    let n = out.len();
+    Ok((T::to_cpu_storage_owned(out), n.into()))
+}
+
+fn width_of(l: &Layout, gain: usize, bias: usize) -> candle_core::Result<usize> {
+    match l.dims().last() {
+        Some(&width) if width == gain && width == bias && width > 0 => Ok(width),
+        _ => candle_core::bail!("layer norm: {:?} with {gain} gains and {bias} biases", l.dims()),
+    }
+}
+
+impl CustomOp3 for LayerNorm {
+    fn name(&self) -> &'static str {
+        "layer-norm"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        by_dtype!(s1, forward, (s1, l1), (s2, l2), (s3, l3), self.eps)
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        gain: &Tensor,
+        bias: &Tensor,
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let all = x.apply_op3_no_bwd(gain, &dy.contiguous()?, &LayerNormGradient { eps: self.eps })?;
+        let (n, width) = (x.elem_count(), gain.elem_count());
+        let dx = match x.track_op() {
+            true => Some(all.narrow(0, 0, n)?.reshape(x.shape())?),
+            false => None,
+        };
+        let part = |t: &Tensor, start| t.track_op().then(|| all.narrow(0, start, width)).transpose();
+        Ok((dx, part(gain, n)?, part(bias, n + width)?))
+    }
+}
+
+impl CustomOp3 for LayerNormGradient {
+    fn name(&self) -> &'static str {
+        "layer-norm-gradient"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        by_dtype!(s1, backward, (s1, l1), (s2, l2), (s3, l3), self.eps)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::DType;
+
+    use super::super::testing::*;
+    use super::*;
+
+    #[test]
+    fn fused_and_composed_layer_norm_agree_and_the_gradients_are_slopes() {
+        let inputs = [
+            random("x", &[5, 31, 19], DType::F64),
+            random("gain", &[19], DType::F64),
+            random("bias", &[19], DType::F64),
+        ];
+        let fused = |a: &[Tensor]| layer_norm(&a[0], &a[1], &a[2], 1e-5).unwrap();
+        agree(&inputs, fused, |a| composed(&a[0], &a[1], &a[2], 1e-5).unwrap(), [3e-6, 1e-12]);
+        matches_finite_differences(&inputs, fused, 1e-7);
+    }
+}

@@ -1,0 +1,106 @@
+//! Own operations: each has a composed definition in plain candle operations, which is its meaning and runs on every
+//! device and dtype, and a fused form for host memory in f32 and f64 with an analytic backward. Tests hold both equal in
+//! value and in every gradient.
+
+pub mod attention;
+pub mod gelu;
+pub mod layer_norm;
+pub mod linear;
+pub mod token_logprob;
+
+use candle_core::{DType, Tensor};
+
+/// Whether `x` is of the kind the fused forms are written for.
+pub(crate) fn has_fused_form(x: &Tensor) -> bool {
+    x.device().is_cpu() && matches!(x.dtype(), DType::F32 | DType::F64)
+}
+
+/// Runs `$run::<T>` for the float type of `$storage`.
+macro_rules! by_dtype {
+    ($storage:expr, $run:ident, $($arg:expr),*) => {
+        match $storage {
+            candle_core::CpuStorage::F32(_) => $run::<f32>($($arg),*),
+            candle_core::CpuStorage::F64(_) => $run::<f64>($($arg),*),
+            _ => candle_core::bail!("a fused operation was given a dtype it is not written for"),
+        }
+    };
+}
+pub(crate) use by_dtype;
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! How every own operation is tested: fused against composed, and against finite differences in f64.
+
+    use candle_core::{DType, Device, Tensor, Var};
+
+    use crate::nn::{Streams, normal};
+
+    pub fn random(name: &str, shape: &[usize], dtype: DType) -> Tensor {
+        normal(&Streams::new(7), name, shape, 1.0, dtype, &Device::Cpu).unwrap()
+    }
+
+    /// Largest absolute difference relative to the larger of 1 and the largest entry of `b`.
+    pub fn difference(a: &Tensor, b: &Tensor) -> f64 {
+        assert_eq!(a.dims(), b.dims());
+        let wide = |t: &Tensor| t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+        let (a, b) = (wide(a), wide(b));
+        let scale = b.iter().fold(1.0f64, |m, x| m.max(x.abs()));
+        a.iter().zip(&b).fold(0.0f64, |m, (x, y)| m.max((x - y).abs())) / scale
+    }
+
+    /// Holds two forms of a function of `inputs` equal in value and in the gradient of every input, in f32 and f64.
+    pub fn agree(
+        inputs: &[Tensor],
+        fused: impl Fn(&[Tensor]) -> Tensor,
+        composed: impl Fn(&[Tensor]) -> Tensor,
+        tolerance: [f64; 2],
+    ) {
+        for (dtype, tolerance) in [DType::F32, DType::F64].into_iter().zip(tolerance) {
+            let vars: Vec<Var> =
+                inputs.iter().map(|t| Var::from_tensor(&t.to_dtype(dtype).unwrap().copy().unwrap()).unwrap()).collect();
+            let args: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+            let (a, b) = (fused(&args), composed(&args));
+            let off = difference(&a, &b);
+            assert!(off < tolerance, "{dtype:?}: values differ by {off}");
+            let weight = random("cotangent", a.dims(), dtype);
+            let gradient = |y: &Tensor| (y * &weight).unwrap().sum_all().unwrap().backward().unwrap();
+            let (ga, gb) = (gradient(&a), gradient(&b));
+            for (i, arg) in args.iter().enumerate() {
+                let (ga, gb) = (ga.get(arg).expect("a gradient"), gb.get(arg).expect("a gradient"));
+                let off = difference(ga, gb);
+                assert!(off < tolerance, "{dtype:?}: gradients of input {i} differ by {off}");
+            }
+        }
+    }
+
+    /// Holds the f64 gradients of a function equal to central differences at up to 40 entries of each input.
+    pub fn matches_finite_differences(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Tensor, tolerance: f64) {
+        let vars: Vec<Var> = inputs
+            .iter()
+            .map(|t| Var::from_tensor(&t.to_dtype(DType::F64).unwrap().copy().unwrap()).unwrap())
+            .collect();
+        let args: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+        let y = f(&args);
+        let weight = random("cotangent", y.dims(), DType::F64);
+        let value = |y: &Tensor| (y * &weight).unwrap().sum_all().unwrap();
+        let gradients = value(&y).backward().unwrap();
+        for (i, var) in vars.iter().enumerate() {
+            let analytic = gradients.get(var).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            let start = var.as_tensor().copy().unwrap();
+            let base = start.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            for e in (0..base.len()).step_by(base.len().div_ceil(40)) {
+                let h = 1e-5;
+                let at = |x: f64| {
+                    let mut moved = base.clone();
+                    moved[e] = x;
+                    var.set(&Tensor::from_vec(moved, start.shape(), &Device::Cpu).unwrap()).unwrap();
+                    value(&f(&args)).to_scalar::<f64>().unwrap()
+                };
+                let numeric = (at(base[e] + h) - at(base[e] - h)) / (2.0 * h);
+                var.set(&start).unwrap();
+                let off = (numeric - analytic[e]).abs() / numeric.abs().max(1.0);
+                assert!(off < tolerance, "input {i}, element {e}: {} by hand, {numeric} by differences", analytic[e]);
+            }
+        }
+    }
+}

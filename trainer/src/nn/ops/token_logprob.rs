@@ -1,0 +1,294 @@
+//! Log-probabilities of given tokens and entropies of their distributions, from hidden states.
+//!
+//! The logits `[rows, vocab]` exist only for a chunk of rows at a time; the backward computes them again.
+
+use std::sync::Arc;
+
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::{by_dtype, has_fused_form};
+use crate::nn::real::{Real, elements, lane_sum, wide};
+use crate::nn::temperature::Temperature;
+use crate::{Error, Result};
+
+/// Log-probability of `targets[i]` and entropy of the whole distribution at row i, both `[rows]`, in nats, under
+/// softmax(hidden weight^T / temperature). `hidden`: `[rows, width]`; `weight`: `[vocab, width]`.
+/// Fails on a target outside the vocabulary.
+pub fn token_logprob(
+    hidden: &Tensor,
+    weight: &Tensor,
+    targets: &[u32],
+    temperature: Temperature,
+) -> Result<(Tensor, Tensor)> {
+    let (vocab, _) = weight.dims2()?;
+    let rows = hidden.dim(0)?;
+    if targets.len() != rows {
+        return Err(Error::invalid(format!("targets: {} for {rows} hidden states", targets.len())));
+    }
+    if let Some(target) = targets.iter().find(|&&t| t as usize >= vocab) {
+        return Err(Error::invalid(format!("targets: token {target} (expected less than the vocabulary's {vocab})")));
+    }
+    if !has_fused_form(hidden) {
+        return composed(hidden, weight, targets, temperature);
+    }
+    let op = TokenLogprob { targets: targets.into(), divisor: temperature.divisor() };
+    let all = hidden.contiguous()?.apply_op2(weight, op)?; // [3, rows]
+    Ok((all.get(0)?, all.get(1)?))
+}
+
+/// The definition in candle operations.
+pub fn composed(
+    hidden: &Tensor,
+    weight: &Tensor,
+    targets: &[u32],
+    temperature: Temperature,
+) -> Result<(Tensor, Tensor)> {
+    let logits = (hidden.matmul(&weight.t()?)? / temperature.divisor())?;
+    let log_p = candle_nn::ops::log_softmax(&logits, D::Minus1)?; // [rows, vocab]
+    let targets = Tensor::new(targets, hidden.device())?.unsqueeze(1)?;
+    let entropy = (&log_p * log_p.exp()?)?.sum(D::Minus1)?.neg()?;
+    Ok((log_p.gather(&targets, 1)?.squeeze(1)?, entropy))
+}
+
+/// What the softmax of one row of logits divided by `divisor` is made of. Sampler and scorer both use this.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RowSoftmax<T> {
+    /// Largest tempered logit.
+    pub max: T,
+    /// ln of the sum of exp(tempered logit - max).
+    pub log_sum: T,
+    /// Entropy, nats.
+    pub entropy: T,
+}
+
+#[inline(always)]
+pub(crate) fn row_softmax<T: Real>(logits: &[T], divisor: T) -> RowSoftmax<T> {
+    let mut max = T::NEG_INFINITY;
+    for &z in logits {
+        max = max.larger(z / divisor);
+    }
+    let sum = lane_sum(logits.len(), |i| (logits[i] / divisor - max).exponential());
+    let moment = lane_sum(logits.len(), |i| {
+        let z = logits[i] / divisor - max;
+        // A weight of 0 carries no entropy, even when its logit is minus infinity.
+        let weight = z.exponential();
+        if weight == T::zero() { T::zero() } else { weight * z }
+    });
+    let log_sum = sum.logarithm();
+    RowSoftmax { max, log_sum, entropy: log_sum - moment / sum }
+}
+
+impl<T: Real> RowSoftmax<T> {
+    /// Log-probability of the token with this logit.
+    #[inline(always)]
+    pub fn log_p(&self, logit: T, divisor: T) -> T {
+        logit / divisor - self.max - self.log_sum
+    }
+}
+
+wide! {
+    /// For each row of logits: log-probability of its target, entropy, and maximum plus log-sum.
+    fn score_rows<T>(logits: &[T], targets: &[u32], divisor: T, out: &mut [[T; 3]]) {
+        let vocab = logits.len() / targets.len();
+        for ((logits, &target), out) in logits.chunks_exact(vocab).zip(targets).zip(out) {
+            let row = row_softmax(logits, divisor);
+            *out = [row.log_p(logits[target as usize], divisor), row.entropy, row.max + row.log_sum];
+        }
+    }
+}
+
+wide! {
+    /// Turns logits into their gradient: row i from the gradients of its log-probability and of its entropy.
+    fn gradient_rows<T>(logits: &mut [T], targets: &[u32], divisor: T, of: &[[T; 4]]) {
+        let vocab = logits.len() / targets.len();
+        for ((row, &target), &[d_log_p, d_entropy, entropy, log_sum]) in
+            logits.chunks_exact_mut(vocab).zip(targets).zip(of)
+        {
+            let uniform = d_log_p + d_entropy * entropy;
+            for z in row.iter_mut() {
+                let log_p = *z / divisor - log_sum;
+                let p = log_p.exponential();
+                let own = if p == T::zero() { T::zero() } else { p * (uniform + d_entropy * log_p) };
+                *z = T::zero() - own / divisor;
+            }
+            row[target as usize] += d_log_p / divisor;
+        }
+    }
+}
+
+/// Rows whose logits exist at a time: about 16 MiB of f32, whatever the vocabulary.
+fn chunk_rows(vocab: usize) -> usize {
+    ((1 << 22) / vocab.max(1)).clamp(16, 1024)
+}
+
+struct TokenLogprob {
+    targets: Arc<[u32]>,
+    divisor: f64,
+}
+
+/// From (logits, results, their gradients) of a chunk to the gradient of its logits.
+struct LogitGradient<'a> {
+    targets: &'a [u32],
+    divisor: f64,
+}
+
+/// Rows one thread takes.
+const ROWS: usize = 16;
+
+fn forward<T: Real>(
+    (s1, l1): (&CpuStorage, &Layout),
+    (s2, l2): (&CpuStorage, &Layout),
+    targets: &[u32],
+    divisor: f64,
+) -> candle_core::Result<(CpuStorage, Shape)> {
+    let ((rows, width), (vocab, _)) = (l1.shape().dims2()?, l2.shape().dims2()?);
+    let [row, column] = *l2.stride() else { candle_core::bail!("token-logprob: the weight is not a matrix") };
+    let transposed = Layout::new((width, vocab).into(), vec![column, row], l2.start_offset());
+    let mut out = vec![[T::zero(); 3]; rows];
+    let step = chunk_rows(vocab);
+    for (c, (out, targets)) in out.chunks_mut(step).zip(targets.chunks(step)).enumerate() {
+        let n = targets.len();
+        let chunk = Layout::contiguous_with_offset((n, width), l1.start_offset() + c * step * width);
+        let logits = s1.matmul(s2, (1, n, vocab, width), &chunk, &transposed)?;
+        let logits = T::cpu_storage_as_slice(&logits)?;
+        logits
+            .par_chunks(ROWS * vocab)
+            .zip(targets.par_chunks(ROWS).zip(out.par_chunks_mut(ROWS)))
+            .for_each(|(logits, (targets, out))| score_rows(logits, targets, T::of(divisor), out));
+    }
+    let parts = (0..3).flat_map(|part| out.iter().map(move |row| row[part])).collect();
+    Ok((T::to_cpu_storage_owned(parts), (3, rows).into()))
+}
+
+fn logit_gradient<T: Real>(
+    (s1, l1): (&CpuStorage, &Layout),
+    (s2, l2): (&CpuStorage, &Layout),
+    (s3, l3): (&CpuStorage, &Layout),
+    op: &LogitGradient,
+) -> candle_core::Result<(CpuStorage, Shape)> {
+    let (n, vocab) = l1.shape().dims2()?;
+    let mut logits = elements::<T>(s1, l1)?.to_vec();
+    let (results, gradients) = (elements::<T>(s2, l2)?, elements::<T>(s3, l3)?);
+    let of: Vec<[T; 4]> =
+        (0..n).map(|i| [gradients[i], gradients[n + i], results[n + i], results[2 * n + i]]).collect();
+    logits
+        .par_chunks_mut(ROWS * vocab)
+        .zip(op.targets.par_chunks(ROWS).zip(of.par_chunks(ROWS)))
+        .for_each(|(logits, (targets, of))| gradient_rows(logits, targets, T::of(op.divisor), of));
+    Ok((T::to_cpu_storage_owned(logits), (n, vocab).into()))
+}
+
+impl CustomOp2 for TokenLogprob {
+    fn name(&self) -> &'static str {
+        "token-logprob"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        by_dtype!(s1, forward, (s1, l1), (s2, l2), &self.targets, self.divisor)
+    }
+
+    fn bwd(
+        &self,
+        hidden: &Tensor,
+        weight: &Tensor,
+        results: &Tensor,
+        gradients: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        let (hidden_tracked, weight_tracked) = (hidden.track_op(), weight.track_op());
+        // Detached: what is computed here belongs to no graph.
+        let (hidden, weight) = (hidden.detach(), weight.detach());
+        let step = chunk_rows(weight.dim(0)?);
+        let (mut d_hidden, mut d_weight) = (Vec::new(), None::<Tensor>);
+        for (c, targets) in self.targets.chunks(step).enumerate() {
+            let n = targets.len();
+            let part = |t: &Tensor| t.detach().narrow(1, c * step, n)?.contiguous();
+            let rows = hidden.narrow(0, c * step, n)?;
+            let op = LogitGradient { targets, divisor: self.divisor };
+            let logits = rows.matmul(&weight.t()?)?;
+            let d_logits = logits.apply_op3_no_bwd(&part(results)?, &part(gradients)?, &op)?;
+            if hidden_tracked {
+                d_hidden.push(d_logits.matmul(&weight)?);
+            }
+            if weight_tracked {
+                let more = d_logits.t()?.matmul(&rows)?;
+                d_weight = Some(match d_weight {
+                    Some(sum) => (sum + more)?,
+                    None => more,
+                });
+            }
+        }
+        let d_hidden = if hidden_tracked { Some(Tensor::cat(&d_hidden, 0)?) } else { None };
+        Ok((d_hidden, d_weight))
+    }
+}
+
+impl CustomOp3 for LogitGradient<'_> {
+    fn name(&self) -> &'static str {
+        "logit-gradient"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        by_dtype!(s1, logit_gradient, (s1, l1), (s2, l2), (s3, l3), self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::DType;
+
+    use super::super::testing::*;
+    use super::*;
+
+    #[test]
+    fn fused_and_composed_log_probs_and_entropies_agree_over_several_chunks() {
+        let (rows, width, vocab) = (1100, 5, 4099); // chunks of 1023 and 77 rows
+        let inputs = [random("hidden", &[rows, width], DType::F64), random("weight", &[vocab, width], DType::F64)];
+        let targets: Vec<u32> = (0..rows as u32).map(|i| i * 37 % vocab as u32).collect();
+        let temperature = Temperature::new(0.7).unwrap();
+        let stack = |(a, b): (Tensor, Tensor)| Tensor::stack(&[a, b], 0).unwrap();
+        agree(
+            &inputs,
+            |a| stack(token_logprob(&a[0], &a[1], &targets, temperature).unwrap()),
+            |a| stack(composed(&a[0], &a[1], &targets, temperature).unwrap()),
+            [2e-5, 1e-11],
+        );
+    }
+
+    #[test]
+    fn the_gradients_are_slopes() {
+        let inputs = [random("hidden", &[9, 5], DType::F64), random("weight", &[13, 5], DType::F64)];
+        let targets: Vec<u32> = (0..9).collect();
+        let temperature = Temperature::new(1.3).unwrap();
+        matches_finite_differences(
+            &inputs,
+            |a| {
+                let (log_p, entropy) = token_logprob(&a[0], &a[1], &targets, temperature).unwrap();
+                Tensor::stack(&[log_p, entropy], 0).unwrap()
+            },
+            1e-7,
+        );
+    }
+
+    #[test]
+    fn a_target_outside_the_vocabulary_is_named() {
+        let (hidden, weight) = (random("h", &[1, 2], DType::F32), random("w", &[3, 2], DType::F32));
+        let error = token_logprob(&hidden, &weight, &[3], Temperature::ONE).unwrap_err().to_string();
+        assert!(error.contains("token 3"), "{error}");
+    }
+}
