@@ -59,7 +59,8 @@ impl Verified {
             [name, number(q.value), limit(q.limit), if q.holds { "holds" } else { "does not hold" }.to_string()]
         };
         let measured = self.report.measured.iter().map(|q| row(q.name.clone(), q));
-        let control = |c: &claims::Control| row(format!("control, without {}: {}", c.breaks, c.measured.name), &c.measured);
+        let control =
+            |c: &claims::Control| row(format!("control, without {}: {}", c.breaks, c.measured.name), &c.measured);
         measured.chain(self.report.controls.iter().map(control)).collect()
     }
 
