@@ -125,7 +125,7 @@ fn first_picture_comes_soon_after_the_start() {
     let picture =
         "let square: Svg = Svg(\"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>\".into());\nsquare";
     for (name, dependency, wanted) in [("rebel-rust-light", LIGHT, 10.0), ("rebel-rust", TRAIN, 12.0)] {
-        let import = format!("{dependency}\nuse rebel_notebook::*;\nstart();");
+        let import = format!("{dependency}\nuse rebel_notebook::*;\nuse figures::{{Figure, Role}};\nstart();");
         let path = kernel.write(name, &notebook(name, &[&import, picture]));
         kernel.check(&path, &[]); // the slot is copied here, where it is not there yet
         let run = kernel.check(&path, &[]);
