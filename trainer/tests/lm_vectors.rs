@@ -83,8 +83,8 @@ fn compare(
     };
     let tolerance = rule.tolerance.unwrap_or(0.0);
     for i in (0..w.len()).filter(|&i| live[i] != 0.0) {
-        // Written so that a NaN fails.
-        if !((g[i] - w[i]).abs() <= tolerance) {
+        let within = (g[i] - w[i]).abs() <= tolerance; // a NaN is not
+        if !within {
             return Err(format!("{key}[{i}]: {}, expected {} (tolerance {tolerance})", g[i], w[i]));
         }
     }
@@ -120,7 +120,8 @@ fn judge_results(case: &Path, out: &Path) -> Vec<String> {
     for key in ["nll_response_tokens_mean", "nll_all_real_tokens_mean"] {
         if let Some(want) = json[key].as_f64() {
             let off = (got_json[key].as_f64().unwrap_or(f64::NAN) - want).abs();
-            if !(off <= json["tolerance"]["token_logprobs"].as_f64().unwrap()) {
+            let within = off <= json["tolerance"]["token_logprobs"].as_f64().unwrap(); // a NaN is not
+            if !within {
                 wrong.push(format!("{key}: {}, expected {want}", got_json[key]));
             }
         }
