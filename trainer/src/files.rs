@@ -1,37 +1,85 @@
 //! Files that are either whole or not there: written beside their place, synced, then renamed.
 
 use crate::{Error, Result};
+use serde_json::Value;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// Writes `path` by `fill`; nothing is left in its place unless all of it arrived on the disk.
+/// Largest JSON file that is read.
+const JSON_LIMIT: u64 = 1 << 28;
+
+/// Reads a JSON file of at most 256 MiB.
+///
+/// # Errors
+/// When it cannot be read, is larger, or is not JSON.
+pub fn read_json(path: &Path) -> Result<Value> {
+    let failed = |e: std::io::Error| Error::file(path, e);
+    let file = File::open(path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    if length > JSON_LIMIT {
+        return Err(Error::file(path, format!("{length} bytes (expected at most {JSON_LIMIT})")));
+    }
+    let mut text = vec![];
+    file.take(JSON_LIMIT).read_to_end(&mut text).map_err(failed)?;
+    serde_json::from_slice(&text).map_err(|e| Error::file(path, format!("not JSON: {e}")))
+}
+
+/// Writes JSON with an indent of two.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_json(path: &Path, value: &Value) -> Result<()> {
+    write_whole(path, |out| {
+        serde_json::to_writer_pretty(&mut *out, value).map_err(std::io::Error::from)?;
+        out.write_all(b"\n")
+    })
+}
+
+/// Writes `path` by `fill`, making its folder where there is none; nothing is left in its place unless all of it arrived
+/// on the disk.
 ///
 /// # Errors
 /// Whatever `fill` fails with, named by `path`.
-pub fn write_whole(path: &Path, fill: impl FnOnce(&mut BufWriter<&File>) -> std::io::Result<()>) -> Result<()> {
-    let failed = |e: std::io::Error| Error::file(path, e);
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(failed)?;
-    let partial = tempfile::Builder::new().prefix(".partial-").tempfile_in(folder).map_err(failed)?; // removed when dropped
-    let mut writer = BufWriter::new(partial.as_file());
-    fill(&mut writer).and_then(|()| writer.flush()).map_err(failed)?;
-    drop(writer);
-    partial.as_file().sync_all().map_err(failed)?;
-    readable(partial.as_file()).map_err(failed)?;
-    partial.persist(path).map_err(|e| failed(e.error))?;
+pub fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+    let failed = |e: std::io::Error| unwritable(path, &e);
+    std::fs::create_dir_all(folder_of(path)).map_err(failed)?;
+    write_through(path, |temporary| {
+        let file = File::create(temporary).map_err(failed)?;
+        let mut writer = BufWriter::new(file);
+        fill(&mut writer).and_then(|()| writer.flush()).map_err(failed)
+    })
+}
+
+/// Lets `fill` write a temporary file in the folder of `path`, then syncs and renames it. When anything fails the
+/// temporary file is removed and what `path` was before is still there.
+///
+/// # Errors
+/// Whatever `fill` fails with; when the file cannot be synced or renamed.
+pub fn write_through(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let failed = |e: std::io::Error| unwritable(path, &e);
+    let folder = folder_of(path);
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".partial-");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // as readable as the umask says
+    let temporary = builder.tempfile_in(folder).map_err(failed)?;
+    fill(temporary.path())?;
+    temporary.as_file().sync_all().map_err(failed)?;
+    temporary.persist(path).map_err(|e| failed(e.error))?;
+    // The rename itself is durable only once the folder is synced; not every system lets a folder be opened.
+    if let Ok(folder) = File::open(folder) {
+        folder.sync_all().ok();
+    }
     Ok(())
 }
 
-/// Temporary files are private; what replaces them should be as readable as any new file.
-fn readable(file: &File) -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    }
-    let _ = file;
-    Ok(())
+fn unwritable(path: &Path, error: &std::io::Error) -> Error {
+    Error::file(path, format!("cannot be written: {error}"))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Writes the folder `path` by `fill`, which is given a temporary folder beside it. An earlier `path` is replaced only
@@ -41,7 +89,7 @@ fn readable(file: &File) -> std::io::Result<()> {
 /// Whatever `fill` fails with; then nothing of it is left.
 pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let failed = |e: std::io::Error| Error::file(path, e);
-    let above = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let above = folder_of(path);
     std::fs::create_dir_all(above).map_err(failed)?;
     let partial = tempfile::Builder::new().prefix(".partial-").tempdir_in(above).map_err(failed)?; // removed when dropped
     fill(partial.path())?;
@@ -88,8 +136,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.json");
         write_whole(&path, |w| w.write_all(b"old")).unwrap();
-        let full = |w: &mut BufWriter<&File>| w.write_all(b"half").and(Err(std::io::Error::other("disk full")));
-        assert!(write_whole(&path, full).unwrap_err().to_string().ends_with("a.json: disk full"));
+        let full = |w: &mut dyn Write| w.write_all(b"half").and(Err(std::io::Error::other("disk full")));
+        assert!(write_whole(&path, full).unwrap_err().to_string().ends_with("a.json: cannot be written: disk full"));
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         assert_eq!(names(folder.path()), ["a.json"]);
     }

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Tensor};
-use rebel_trainer::models::{files, tensors};
+use rebel_trainer::files;
+use rebel_trainer::models::tensors;
 use rebel_trainer::vectors;
 use serde_json::Value;
 

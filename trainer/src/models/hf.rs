@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use super::config::DecoderConfig;
 use super::decoder::Decoder;
+use super::neox;
 use super::scalar::{self, ScalarModel};
 use super::tensors::{self, Weights};
-use super::{files, neox};
+use crate::files;
 use crate::nn::Store;
 use crate::{Error, Result};
 

@@ -8,7 +8,6 @@ pub mod batch;
 mod bpe;
 pub mod config;
 pub mod decoder;
-pub mod files;
 pub mod generate;
 pub mod hf;
 mod json;

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 
-use super::files;
 use super::pickle::Pickle;
+use crate::files;
 use crate::{Error, Result};
 
 /// Largest header believed (the format's own limit).
@@ -152,7 +152,7 @@ pub fn load(path: &Path) -> Result<BTreeMap<String, Tensor>> {
 pub fn save(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     let tensors: Vec<(&String, Tensor)> =
         tensors.iter().map(|(n, t)| Ok((n, t.contiguous()?))).collect::<Result<_>>()?;
-    files::write_with(path, |temporary| {
+    files::write_through(path, |temporary| {
         let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
         let data = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
         safetensors::serialize_to_file(data, Some(metadata), temporary).map_err(|e| Error::file(path, e))

@@ -2,7 +2,6 @@
 //! and byte-level BPE trained from texts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;

@@ -8,7 +8,6 @@ use crate::nn::{AdamW, AdamWSettings};
 use crate::world::text::Text;
 use crate::{Error, Result, files};
 use serde::{Deserialize, Serialize};
-use std::io::Write;
 use std::path::Path;
 
 const MOMENTS: &str = "optimizer.safetensors";

@@ -120,10 +120,7 @@ impl Run {
                 return Err(Error::file(settings, what));
             }
         } else {
-            crate::files::write_whole(&settings, |w| {
-                use std::io::Write;
-                w.write_all(config.to_toml().as_bytes())
-            })?;
+            crate::files::write_whole(&settings, |w| w.write_all(config.to_toml().as_bytes()))?;
         }
         let at = Self::last_state(folder)?;
         let (metrics, samples) = (folder.join("metrics.jsonl"), folder.join("samples.jsonl"));

@@ -18,7 +18,6 @@ use crate::world::text::{Prompt, Response, Text};
 use crate::world::{Ask, Group, Outputs, Trajectory, World};
 use candle_core::{DType, Device};
 use serde_json::json;
-use std::io::Write;
 use std::time::Instant;
 
 /// Validation prompts are drawn with numbers of their own, so that they share no stream with training prompts.
@@ -190,10 +189,7 @@ impl Run {
         let scores = learned.score(&flat)?;
         let gold: Vec<f64> = drawn.iter().map(|t| Gold::of(&t.record)).collect();
         let file = self.folder.join("eval.json");
-        let mut all = match std::fs::read_to_string(&file) {
-            Ok(text) => serde_json::from_str(&text).map_err(|e| crate::Error::file(&file, e))?,
-            Err(_) => json!({}),
-        };
+        let mut all = if file.is_file() { files::read_json(&file)? } else { json!({}) };
         let kl: Vec<f64> = drawn.iter().map(Trajectory::kl).collect();
         let length: Vec<f64> = drawn.iter().map(|t| t.steps as f64).collect();
         let levels = [("gold", &gold), ("scores", &scores), ("kl", &kl), ("length", &length)];
@@ -211,10 +207,8 @@ impl Run {
         let lines: Vec<_> = drawn.iter().zip(&gold).zip(&scores).take(20).map(|((t, gold), score)| {
             json!({ "stage": who, "query": t.record.query, "response": t.record.text, "score": score, "gold": gold })
         }).collect();
-        files::write_whole(&self.folder.join(format!("samples-{who}.json")), |w| {
-            w.write_all(serde_json::to_string_pretty(&lines).expect("plain data").as_bytes())
-        })?;
-        files::write_whole(&file, |w| w.write_all(serde_json::to_string_pretty(&all).expect("plain data").as_bytes()))?;
+        files::write_json(&self.folder.join(format!("samples-{who}.json")), &json!(lines))?;
+        files::write_json(&file, &all)?;
         watch(Event::Note(format!(
             "{who}: gold {:.3}, learned score {:.3}",
             mean(gold).unwrap_or(f64::NAN),

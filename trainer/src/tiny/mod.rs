@@ -19,8 +19,8 @@ use rand::Rng;
 use serde_json::{Map, Value, json};
 
 use crate::Result;
-use crate::data::atomic;
 use crate::data::columns::{self, Tokens};
+use crate::files;
 use grammar::{Post, Purpose, Split, post, stream};
 use preference::{Compared, Judge};
 
@@ -124,7 +124,7 @@ pub fn write(dir: &Path, world: &TinyTldr, tokens: Option<&Tokens<'_>>) -> Resul
             counts.insert(name, json!(written));
         }
     }
-    atomic::write(&dir.join("README.md"), |out| out.write_all(readme(world).as_bytes()))?;
+    files::write_whole(&dir.join("README.md"), |out| out.write_all(readme(world).as_bytes()))?;
     let manifest = json!({
         "world": "tiny-tldr",
         "command": world.command,
@@ -133,7 +133,7 @@ pub fn write(dir: &Path, world: &TinyTldr, tokens: Option<&Tokens<'_>>) -> Resul
         "rows": counts,
         "token_columns": tokens.is_some(),
     });
-    atomic::write(&dir.join("manifest.json"), |out| {
+    files::write_whole(&dir.join("manifest.json"), |out| {
         serde_json::to_writer_pretty(&mut *out, &manifest).map_err(io::Error::from)?;
         out.write_all(b"\n")
     })
@@ -175,7 +175,7 @@ fn reference_row(seed: u64, split: Split, row: u64, tokens: Option<&Tokens<'_>>)
 }
 
 fn write_lines(path: &Path, rows: impl Iterator<Item = Map<String, Value>>) -> Result<()> {
-    atomic::write(path, |out| {
+    files::write_whole(path, |out| {
         for row in rows {
             serde_json::to_writer(&mut *out, &row).map_err(io::Error::from)?;
             out.write_all(b"\n")?;

@@ -12,7 +12,8 @@ use std::path::{Component, Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 
-use crate::models::{TokenBatch, files, tensors};
+use crate::files;
+use crate::models::{TokenBatch, tensors};
 use crate::{Error, Result};
 
 /// Runs one case (a folder) and writes what it computes to the folder `out`.
