@@ -1,1 +1,79 @@
-fn main() {}
+//! The program `rebel`. Arguments only: what they mean is one short file a subcommand, what it does is in the crates.
+
+mod figures;
+mod progress;
+mod reproduce;
+mod train;
+mod vectors;
+mod verify;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+// candle allocates and frees large buffers all the time; this allocator keeps them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Check, train, draw and teach REBEL (arXiv 2404.16767).
+#[derive(Parser)]
+#[command(
+    name = "rebel",
+    version,
+    after_help = "\
+Examples:
+  rebel reproduce                           everything in small, on this machine, in minutes
+  rebel verify                              check the paper's claims, each beside its negative control
+  rebel verify --claim md-equivalence --json
+  rebel train --preset tldr-tiny --seed 2 --name second
+  rebel train --preset tldr-tiny --set online.eta=0.5 --dry-run
+  rebel figures --run runs/tldr-tiny
+
+Exit codes:
+  0  done, and what was asked holds
+  1  a claim did not hold, or a file was bad
+  2  wrong usage"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// Threads to compute with; 0 takes one per core. Results do not depend on it beyond what the README states.
+    #[arg(long, global = true, default_value_t = 0, value_name = "N")]
+    threads: usize,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Verify the claims, make the tiny world, train in it, draw the figures
+    Reproduce(reproduce::Arguments),
+    /// Check the paper's claims numerically, with their negative controls
+    Verify(verify::Arguments),
+    /// Run an experiment: a preset, or its stages one by one
+    Train(train::Arguments),
+    /// Draw figures from finished runs, and those of the theory
+    Figures(figures::Arguments),
+    /// Recompute test vectors, from their inputs alone
+    Vectors(vectors::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome =
+        rebel_trainer::nn::threads::set(arguments.threads).map_err(anyhow::Error::from).and_then(|()| match arguments
+            .command
+        {
+            Command::Reproduce(a) => reproduce::run(&a),
+            Command::Verify(a) => verify::run(&a),
+            Command::Train(a) => train::run(&a),
+            Command::Figures(a) => figures::run(&a),
+            Command::Vectors(a) => vectors::run(&a),
+        });
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("rebel: {error:#}");
+            let usage = matches!(error.downcast_ref(), Some(rebel_trainer::Error::Usage(_)));
+            ExitCode::from(if usage { 2 } else { 1 })
+        }
+    }
+}

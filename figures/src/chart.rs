@@ -60,7 +60,7 @@ pub(crate) struct Level {
 /// Where the legend goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Legend {
-    /// In the first corner where it covers no data; above the axes if there is none.
+    /// In the first corner, or else place along the edges, where it covers no data; above the axes if there is none.
     Auto,
     /// In rows between the title and the axes.
     Above,

@@ -138,7 +138,7 @@ impl Sheet {
                     y: panel.ranges[1],
                     scales: [panel.plot.x.scale, panel.plot.y.scale],
                 };
-                draw_panel(&canvas, panel, &frame, y);
+                draw_panel(&canvas, panel, &frame, (x, y), cell);
                 x += cell + BETWEEN;
             }
             y += row_height + BETWEEN;
@@ -195,7 +195,7 @@ fn prepare(plot: &Plot, cell: f64, height: f64) -> Result<Prepared<'_>> {
     Ok(Prepared { plot, ranges, ticks: [x_ticks, y_ticks], margins, legend })
 }
 
-fn draw_panel(canvas: &Canvas, panel: &Prepared, frame: &Frame, top: f64) {
+fn draw_panel(canvas: &Canvas, panel: &Prepared, frame: &Frame, (left, top): (f64, f64), cell: f64) {
     let Prepared { plot, ticks, .. } = panel;
     panel::draw_grid(canvas, frame, ticks);
     panel::draw_levels(canvas, plot, frame);
@@ -212,13 +212,25 @@ fn draw_panel(canvas: &Canvas, panel: &Prepared, frame: &Frame, top: f64) {
         let middle = frame.place_y(tick.value) + 0.5 * CAPITAL * THEME.small;
         canvas.text(&tick.text, (frame.left - TICK - GAP, middle), Align::Right, small);
     }
-    let label = letters(THEME.label);
+    // a label longer than its axis is moved, then shrunk, rather than cut
+    let label = fitted(&plot.x.label, letters(THEME.label), cell);
+    let half = 0.5 * text_width(&plot.x.label, label);
+    let centre = (0.5 * (frame.left + frame.right)).clamp(left + half, (left + cell - half).max(left + half));
     let under = frame.bottom + TICK + GAP + THEME.small * CAPITAL + GAP + THEME.label;
-    canvas.text(&plot.x.label, (0.5 * (frame.left + frame.right), under), Align::Centre, label);
+    canvas.text(&plot.x.label, (centre, under), Align::Centre, label);
+    let label = fitted(&plot.y.label, letters(THEME.label), 1.1 * (frame.bottom - frame.top));
     canvas.text_upwards(&plot.y.label, (frame.left - panel.margins.left, 0.5 * (frame.top + frame.bottom)), label);
     if !plot.title.is_empty() {
-        canvas.text(&plot.title, (frame.left, top + THEME.title), Align::Left, title_letters());
+        let title = fitted(&plot.title, title_letters(), cell);
+        let start = frame.left.min(left + cell - text_width(&plot.title, title));
+        canvas.text(&plot.title, (start, top + THEME.title), Align::Left, title);
     }
+}
+
+/// The letters, smaller if the text would be wider than `width`.
+fn fitted(text: &str, letters: Letters, width: f64) -> Letters {
+    let wide = text_width(text, letters);
+    Letters { size: if wide > width { letters.size * width / wide } else { letters.size }, ..letters }
 }
 
 /// Breaks `text` into lines no wider than `width`, at spaces and line ends.

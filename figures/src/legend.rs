@@ -62,20 +62,26 @@ pub(crate) fn place(plot: &Plot, ranges: [(f64, f64); 2], (width, height): (f64,
     if plot.legend == Legend::Auto {
         let widest = layers.iter().filter_map(|l| l.label.as_deref()).map(entry_width).fold(0.0, f64::max);
         let size = (widest + 2.0 * PAD, layers.len() as f64 * line_height() + PAD);
-        let corners = [
-            (width - size.0 - AWAY, AWAY),
-            (AWAY, AWAY),
-            (width - size.0 - AWAY, height - size.1 - AWAY),
-            (AWAY, height - size.1 - AWAY),
-        ];
-        let fits = size.0 <= width - 2.0 * AWAY && size.1 <= height - 2.0 * AWAY;
-        if let Some(corner) = corners.into_iter().find(|&corner| fits && is_free(plot, &frame, corner, size)) {
+        let room = (width - size.0 - 2.0 * AWAY, height - size.1 - 2.0 * AWAY);
+        let at = |&(x, y): &Spot| (AWAY + x * room.0, AWAY + y * room.1);
+        let fits = room.0 >= 0.0 && room.1 >= 0.0;
+        if let Some(corner) = spots().iter().map(at).find(|&corner| fits && is_free(plot, &frame, corner, size)) {
             let at = |i: usize| (corner.0 + PAD, corner.1 + 0.5 * PAD + i as f64 * line_height());
             let entries = layers.iter().enumerate().map(|(i, layer)| entry(layer, at(i))).collect();
             return Placed { entries, ground: Some((corner, size)), above: 0.0 };
         }
     }
     above(&layers, width)
+}
+
+/// Places to try among the axes, as fractions of the room there is: the corners, then along the sides, then along the
+/// upper and the lower edge.
+fn spots() -> Vec<Spot> {
+    let between = (1..10).map(|k| f64::from(k) / 10.0);
+    let mut spots = vec![(1.0, 0.0), (0.0, 0.0), (1.0, 1.0), (0.0, 1.0)];
+    spots.extend(between.clone().flat_map(|y| [(1.0, y), (0.0, y)]));
+    spots.extend(between.flat_map(|x| [(1.0 - x, 0.0), (1.0 - x, 1.0)]));
+    spots
 }
 
 /// Rows of entries above the axes.

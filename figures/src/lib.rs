@@ -16,7 +16,7 @@ pub mod plots;
 mod recorded;
 mod render;
 mod scale;
-pub mod statistics;
+pub mod seeds;
 mod style;
 
 use std::path::{Path, PathBuf};
@@ -155,4 +155,49 @@ pub fn make(name: &str, root: &Path, out: &Path) -> Result<Written> {
 fn unknown(name: &str) -> Error {
     let computed = names().into_iter().filter(|name| !name.from_runs).map(|name| name.name);
     Error::Unknown { name: name.into(), known: computed.collect::<Vec<_>>().join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sums of exponentials may differ in the last digits between machines.
+    fn same(a: &serde_json::Value, b: &serde_json::Value) -> bool {
+        use serde_json::Value::{Array, Object};
+        match (a, b) {
+            (Array(a), Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+            (Object(a), Object(b)) => a.len() == b.len() && a.iter().all(|(k, v)| b.get(k).is_some_and(|b| same(v, b))),
+            _ => match (a.as_f64(), b.as_f64()) {
+                (Some(a), Some(b)) => (a - b).abs() <= 1e-9 * a.abs().max(b.abs()).max(1e-9),
+                _ => a == b,
+            },
+        }
+    }
+
+    #[test]
+    fn committed_numbers_equal_those_computed_now() {
+        let now = [
+            serde_json::to_value(theory_conservativity::data()).unwrap(),
+            serde_json::to_value(theory_worst_gap::data()).unwrap(),
+        ];
+        let committed =
+            [include_str!("../data/theory_conservativity.json"), include_str!("../data/theory_worst_gap.json")];
+        for (now, committed) in now.iter().zip(committed) {
+            let committed: serde_json::Value = serde_json::from_str(committed).unwrap();
+            assert!(same(now, &committed["data"]));
+            for key in ["command", "commit", "machine", "date"] {
+                assert!(committed[key].as_str().is_some_and(|text| !text.is_empty()), "{key}");
+            }
+        }
+        assert!(!same(&serde_json::json!([1.0]), &serde_json::json!([1.0 + 1e-6])));
+    }
+
+    #[test]
+    fn every_committed_figure_is_drawn_and_an_unknown_one_is_named() {
+        for name in names().iter().filter(|name| !name.from_runs) {
+            assert!(!committed(name.name).unwrap().touches_edge(2.0).unwrap(), "{}", name.name);
+        }
+        let error = committed("fig99").unwrap_err().to_string();
+        assert_eq!(error, "no figure is called `fig99` (there are: theory_conservativity, theory_worst_gap)");
+    }
 }

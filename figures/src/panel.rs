@@ -74,7 +74,8 @@ impl Frame {
             }
         }
         let at = |t: f64| (from.0 + t * dx, from.1 + t * dy);
-        (enter <= leave).then(|| (at(enter), at(leave)))
+        // an end that is inside stays exactly what it is, so that the next segment is seen to go on from it
+        (enter <= leave).then(|| (at(enter), if leave == 1.0 { to } else { at(leave) }))
     }
 
     /// The pieces of a polyline that are inside.
@@ -241,6 +242,12 @@ mod tests {
         let pieces = unit().clip_line(&[(-5.0, 5.0), (5.0, 5.0), (5.0, 20.0), (8.0, 20.0), (8.0, 5.0)]);
         assert_eq!(pieces, [vec![(0.0, 5.0), (5.0, 5.0), (5.0, 10.0)], vec![(8.0, 10.0), (8.0, 5.0)]]);
         assert_eq!(unit().clip((-1.0, 0.0), (-1.0, 9.0)), None);
+    }
+
+    #[test]
+    fn a_line_inside_the_frame_is_one_piece_and_unchanged() {
+        let spots: Vec<Spot> = (0..50).map(|k| (0.1 + 0.197 * f64::from(k), 5.0 + 4.9 * f64::from(k).sin())).collect();
+        assert_eq!(unit().clip_line(&spots), [spots]);
     }
 
     #[test]

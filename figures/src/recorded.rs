@@ -73,14 +73,16 @@ fn legible(value: &Value, indent: usize) -> String {
     }
 }
 
-/// The commit's short name, `+` appended where tracked files differ from it; `unknown` without git.
+/// The commit's short name, `+` appended where tracked files (the numbers themselves aside) differ from it; `unknown`
+/// without git.
 fn commit(root: &Path) -> String {
     let git = |arguments: &[&str]| {
         let output = std::process::Command::new("git").arg("-C").arg(root).args(arguments).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
     };
     let Some(name) = git(&["rev-parse", "--short=12", "HEAD"]) else { return "unknown".into() };
-    let changed = git(&["status", "--porcelain", "--untracked-files=no"]).is_none_or(|changes| !changes.is_empty());
+    let changed = git(&["status", "--porcelain", "--untracked-files=no", "--", ".", ":!figures/data"])
+        .is_none_or(|changes| !changes.is_empty());
     if changed { format!("{name}+") } else { name }
 }
 

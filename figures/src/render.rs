@@ -46,7 +46,7 @@ impl Figure {
         let options = usvg::Options { fontdb: fonts(), ..Default::default() };
         let tree = usvg::Tree::from_str(&drawing, &options).map_err(|e| failed(e.to_string()))?;
         let writing = usvg::WriteOptions {
-            coordinates_precision: 1, // a tenth of 1/8 of a logical unit
+            coordinates_precision: 0, // whole units of the canvas: 1/8 of a logical unit, 0.06 points in print
             transforms_precision: 4,
             indent: usvg::Indent::None,
             ..Default::default()
@@ -129,8 +129,14 @@ impl Figure {
     pub fn evcxr_display(&self) {
         // evcxr swallows what stands on the line before a block
         println!();
-        println!("EVCXR_BEGIN_CONTENT image/svg+xml\n{}\nEVCXR_END_CONTENT", self.svg.trim_end());
-        println!("EVCXR_BEGIN_CONTENT text/plain\n{}\nEVCXR_END_CONTENT", self.description);
+        println!("{}", self.blocks());
+    }
+
+    /// The two forms a front end may choose from, in evcxr's protocol.
+    fn blocks(&self) -> String {
+        let block = |mime: &str, content: &str| format!("EVCXR_BEGIN_CONTENT {mime}\n{content}\nEVCXR_END_CONTENT");
+        let [svg, text] = [block("image/svg+xml", self.svg.trim_end()), block("text/plain", &self.description)];
+        format!("{svg}\n{text}")
     }
 
     fn failed(&self, what: String) -> Error {
@@ -183,6 +189,17 @@ mod tests {
         assert!(!figure.svg().contains("<text") && !figure.svg().contains("font-family"));
         assert!(figure.svg().contains("<title>A &lt; B &amp; C</title>"));
         assert!(figure.svg().len() < 200_000, "{} bytes", figure.svg().len());
+    }
+
+    #[test]
+    fn notebook_gets_the_svg_and_one_line_of_text() {
+        let figure = figure();
+        let blocks = figure.blocks();
+        let contents: Vec<&str> = blocks.split("EVCXR_BEGIN_CONTENT ").skip(1).collect();
+        assert_eq!(contents.len(), 2);
+        let svg = contents[0].strip_prefix("image/svg+xml\n").and_then(|c| c.strip_suffix("\nEVCXR_END_CONTENT\n"));
+        assert_eq!(svg, Some(figure.svg().trim_end()));
+        assert_eq!(contents[1], "text/plain\nA < B & C\nEVCXR_END_CONTENT");
     }
 
     #[test]

@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn value_optimum_and_advantage_equal_numbers_by_hand() {
         let pi = Policy::new("pi", array![[0.5, 0.5], [0.25, 0.75]]).unwrap();
-        assert_abs_diff_eq!(two_contexts().value(&pi), 0.25 * 2.0 + 0.75 * -1.0, epsilon = 1e-15);
+        assert_abs_diff_eq!(two_contexts().value(&pi), 0.25 * 2.0 - 0.75, epsilon = 1e-15);
         assert_abs_diff_eq!(two_contexts().optimum(), 0.25 * 3.0 + 0.75 * 2.0, epsilon = 1e-15);
         assert_abs_diff_eq!(two_contexts().advantage(&pi), array![[-1.0, 1.0], [3.0, -1.0]], epsilon = 1e-15);
         assert_eq!(two_contexts().range(), 4.0);

@@ -9,10 +9,13 @@ pub mod algorithm;
 pub mod data;
 pub mod error;
 pub mod files;
+pub mod models;
 pub mod nn;
 pub mod reward;
+pub mod rewards;
 pub mod run;
 pub mod tiny;
+pub mod vectors;
 pub mod world;
 
 pub use error::{Error, Result};

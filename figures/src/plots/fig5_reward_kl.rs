@@ -11,6 +11,9 @@ use crate::layout::Sheet;
 use crate::render::Figure;
 use crate::style::Role;
 
+/// Rollouts of more iterations than this are averaged over blocks of them: single ones are too noisy to follow.
+const POINTS: usize = 30;
+
 /// One reward.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Panel {
@@ -31,6 +34,8 @@ pub struct Data {
     pub panels: Vec<Panel>,
     /// Whether the points are evaluations on held-out prompts, or else the rollouts of training.
     pub evaluated: bool,
+    /// Iterations that a point is the mean of; 1 for evaluations.
+    pub block: usize,
     /// The runs.
     pub source: String,
 }
@@ -45,10 +50,13 @@ pub fn data(runs: &[Run]) -> std::result::Result<Data, String> {
     let enough = |(run, stage): &(&Run, String)| run.series(stage, "eval/kl").len() >= 2;
     let evaluated = !methods.is_empty() && methods.values().flatten().all(enough);
     let prefix = if evaluated { "eval" } else { "objective" };
+    let rollouts = methods.values().flatten().map(|(run, stage)| run.series(stage, "objective/kl").len()).max();
+    let block = if evaluated { 1 } else { rollouts.unwrap_or(0).div_ceil(POINTS).max(1) };
     let mut panels = Vec::new();
     for reward in ["scores", "gold"] {
         let (kl, metric) = (format!("{prefix}/kl"), format!("{prefix}/{reward}"));
-        let tracks: Vec<Track> = methods.iter().filter_map(|(&role, runs)| against(role, runs, &kl, &metric)).collect();
+        let tracks: Vec<Track> =
+            methods.iter().filter_map(|(&role, runs)| against(role, runs, &kl, &metric, block)).collect();
         let level = |policy: &str| {
             let all = methods.values().flatten().filter_map(|(run, stage)| run.level(policy, reward, stage));
             let levels: Vec<f64> = all.collect();
@@ -61,7 +69,7 @@ pub fn data(runs: &[Run]) -> std::result::Result<Data, String> {
     if panels.is_empty() {
         return Err("no run has both a KL and a reward (eval/kl or objective/kl, with scores or gold)".into());
     }
-    Ok(Data { panels, evaluated, source: source(runs) })
+    Ok(Data { panels, evaluated, block, source: source(runs) })
 }
 
 /// Draws it.
@@ -86,7 +94,11 @@ pub fn draw(data: &Data) -> Result<Figure> {
         }
         plot
     });
-    let points = if data.evaluated { "evaluations on held-out prompts" } else { "the rollouts of training" };
+    let points = match data.block {
+        _ if data.evaluated => "evaluations on held-out prompts".to_string(),
+        1 => "the rollouts of training".to_string(),
+        block => format!("means over {block} iterations' rollouts"),
+    };
     let note = format!("Points: {points}, in the order of training along each line. {}", data.source);
     Sheet::row(panels.collect()).title("Reward against KL during training").note(&note).draw()
 }

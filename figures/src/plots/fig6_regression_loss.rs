@@ -5,13 +5,13 @@
 //! noise; the null loss is that of a predictor that sees no difference in any pair. A falling training loss may
 //! only mean a falling null loss: the policy concentrates and its pairs differ less.
 
-use super::{Track, add_track, against_step, by_method, source};
+use super::{Curve, Track, add_track, against_step, by_method, source};
 use crate::chart::{Interval, Plot};
 use crate::data::Run;
 use crate::error::Result;
 use crate::layout::Sheet;
 use crate::render::Figure;
-use crate::statistics::across;
+use crate::seeds::across;
 use crate::style::{Dash, Marker, Role};
 
 /// What the figure shows.
@@ -36,7 +36,12 @@ pub struct Data {
 pub fn data(runs: &[Run]) -> std::result::Result<Data, String> {
     let methods = by_method(runs);
     let rebel = methods.get(&Role::Rebel).ok_or("no run has a stage `rebel`")?;
-    let track = |metric: &str| against_step(Role::Rebel, rebel, metric);
+    let track = |metric: &str| {
+        let mut track = against_step(Role::Rebel, rebel, metric)?;
+        // a squared error is not negative; the t interval of a few seeds does not know
+        track.mean.iter_mut().for_each(|point| point.y.0 = point.y.0.max(0.0));
+        Some(track)
+    };
     let training = track("loss/regression").ok_or("a `rebel` stage has no loss/regression")?;
     let mut held_out = track("heldout/pair_loss");
     if let ([(run, stage)], Some(track)) = (rebel.as_slice(), &mut held_out) {
@@ -49,18 +54,18 @@ pub fn data(runs: &[Run]) -> std::result::Result<Data, String> {
     }
     let null = track("heldout/null_loss");
     let explained = held_out.as_ref().zip(null.as_ref()).and_then(|(held_out, null)| explained(held_out, null));
-    Ok(Data { training, held_out, null, explained, source: source(runs) })
+    Ok(Data { training, held_out, null, explained, source: source(rebel.iter().map(|(run, _)| *run)) })
 }
 
 /// 1 - held-out / null, run by run.
 fn explained(held_out: &Track, null: &Track) -> Option<Track> {
-    let ratio = |(held_out, null): (&Vec<(f64, f64)>, &Vec<(f64, f64)>)| -> Vec<(f64, f64)> {
+    let ratio = |(held_out, null): (&Curve, &Curve)| -> Curve {
         let null_at = |step: f64| null.iter().find(|p| p.0 == step).map(|p| p.1).filter(|&v| v > 0.0);
         held_out.iter().filter_map(|&(step, loss)| Some((step, 1.0 - loss / null_at(step)?))).collect()
     };
-    let seeds: Vec<Vec<(f64, f64)>> = held_out.seeds.iter().zip(&null.seeds).map(ratio).collect();
-    let point = |(step, s): (f64, crate::statistics::Summary)| Interval {
-        at: (step, s.mean),
+    let seeds: Vec<Curve> = held_out.seeds.iter().zip(&null.seeds).map(ratio).collect();
+    let point = |(step, s): (f64, rebel_theory::statistics::Estimate)| Interval {
+        at: (step, s.value),
         x: (step, step),
         y: (s.low, s.high),
     };
@@ -74,14 +79,9 @@ fn explained(held_out: &Track, null: &Track) -> Option<Track> {
 /// A value that is not finite.
 pub fn draw(data: &Data) -> Result<Figure> {
     let rebel = Role::Rebel.ink();
-    let mut losses = Plot::new("iteration", "pair loss (reward units squared)")
-        .title("Regression loss")
-        .y_includes(0.0)
-        .legend_above();
+    let mut losses =
+        Plot::new("iteration", "pair loss (reward units squared)").title("Regression loss").y_includes(0.0);
     losses = add_track(losses, &data.training, rebel, "training pairs");
-    if let Some(null) = &data.null {
-        losses = add_track(losses, null, Role::Control.ink(), "null: predict no difference");
-    }
     if let Some(held_out) = &data.held_out {
         let ink = rebel.marker(Marker::Diamond).hollow().dash(Dash::Dashed);
         if held_out.seeds.len() == 1 {
@@ -90,20 +90,26 @@ pub fn draw(data: &Data) -> Result<Figure> {
         }
         losses = add_track(losses, held_out, ink, "held-out pairs");
     }
+    if let Some(null) = &data.null {
+        losses = add_track(losses, null, Role::Control.ink(), "null: predict no difference");
+    }
     let mut panels = vec![losses];
     if let Some(explained) = &data.explained {
         let plot = Plot::new("iteration", "1 \u{2212} held-out / null").title("Reward differences explained");
         let plot = add_track(plot, explained, rebel.marker(Marker::Diamond).hollow(), "").y_includes(1.0);
         panels.push(plot.level(Role::Control, 0.0, "nothing\nlearned"));
     }
-    let spread = match data.held_out.as_ref().map(|track| track.seeds.len()) {
-        Some(1) => " Band: two standard errors of the held-out loss.",
-        _ => "",
-    };
-    let note = format!(
-        "The training loss is not the error of Theorem 1: it is measured on the pairs that were fitted. Held-out: fresh \
-         pairs, after the update. Where the null loss falls, so does the training loss, whatever was learned.{spread} {}",
-        data.source
-    );
+    let mut note =
+        "The training loss is not the error of Theorem 1: it is measured on the pairs that were fitted.".to_string();
+    if let Some(held_out) = &data.held_out {
+        note += " Held-out: fresh pairs, after the update.";
+        if held_out.seeds.len() == 1 {
+            note += " Band: two standard errors to either side.";
+        }
+    }
+    if data.null.is_some() {
+        note += " Where the null loss falls, so does the training loss, whatever was learned.";
+    }
+    let note = format!("{note} {}", data.source);
     Sheet::row(panels).title("REBEL's regression while training").note(&note).draw()
 }

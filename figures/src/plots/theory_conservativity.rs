@@ -4,12 +4,14 @@
 //! Random instances stay below, an instance of two reward levels lies on the bound. The control puts twice the standard
 //! deviation of the reward in the place of its range: the bound is then broken, so it is the range that counts.
 
-use rand::Rng;
-use rand::SeedableRng;
+use ndarray::{Array2, array};
+use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rebel_theory::bandit::Policy;
+use rebel_theory::solve::mirror::tilt;
+use rebel_theory::solve::rates::tilt_bound;
 use serde::{Deserialize, Serialize};
 
-use super::exact::{kl, sharp_bound, tilt};
 use crate::chart::Plot;
 use crate::error::Result;
 use crate::layout::Sheet;
@@ -21,7 +23,7 @@ pub const SEEDS: u64 = 100;
 const RESPONSES: [usize; 4] = [2, 3, 10, 50];
 
 /// What the figure shows, for each range `s`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Data {
     /// Step size times reward range, `[s]`.
     pub s: Vec<f64>,
@@ -40,46 +42,41 @@ pub struct Data {
     pub by_deviation: Vec<f64>,
 }
 
-/// A random instance: log-probabilities of a policy spread over several orders of magnitude, rewards that fill [0, 1].
-fn instance(seed: u64) -> (Vec<f64>, Vec<f64>) {
+/// A random instance of one context: a policy whose probabilities spread over two orders of magnitude, and rewards
+/// `[1, y]` that fill [0, 1].
+fn instance(seed: u64) -> (Policy, Array2<f64>) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let responses = RESPONSES[(seed % 4) as usize];
-    let mut reward: Vec<f64> = (0..responses).map(|_| rng.random()).collect();
-    let (low, high) = reward.iter().fold((1.0f64, 0.0f64), |(l, h), &r| (l.min(r), h.max(r)));
-    reward.iter_mut().for_each(|r| *r = (*r - low) / (high - low));
-    let logits: Vec<f64> = (0..responses).map(|_| 5.0 * rng.random::<f64>()).collect();
-    (tilt(&logits, &vec![0.0; responses], 1.0), reward)
+    let mut reward = Array2::from_shape_simple_fn((1, responses), || rng.random::<f64>());
+    let (low, high) = reward.iter().fold((1.0f64, 0.0f64), |(low, high), &r| (low.min(r), high.max(r)));
+    reward.mapv_inplace(|r| (r - low) / (high - low));
+    let logits = Array2::from_shape_simple_fn((1, responses), || 5.0 * rng.random::<f64>());
+    (Policy::from_logits(&logits), reward)
 }
 
 /// Takes one exact step on every instance for every range.
 pub fn data() -> Data {
-    let s: Vec<f64> = (0..=48).map(|k| 10f64.powf(-1.0 + f64::from(k) / 16.0)).collect(); // 0.1 .. 100
     let instances: Vec<_> = (0..SEEDS).map(instance).collect();
-    let mut data = Data {
-        s: s.clone(),
-        sharp: Vec::new(),
-        attained: Vec::new(),
-        largest: Vec::new(),
-        median: Vec::new(),
-        smallest: Vec::new(),
-        by_deviation: Vec::new(),
-    };
-    for s in s {
-        let (sharp, mass) = sharp_bound(s);
-        let log = [mass.ln(), (-mass).ln_1p()];
-        data.sharp.push(sharp);
-        data.attained.push(kl(&tilt(&log, &[1.0, 0.0], s), &log));
-        data.by_deviation.push(sharp_bound(2.0 * s * (mass * (1.0 - mass)).sqrt()).0);
+    let two_levels = array![[1.0, 0.0]];
+    let mut data = Data::default();
+    for s in (0..=48).map(|k| 10f64.powf(-1.0 + f64::from(k) / 16.0)) {
+        let bound = tilt_bound(s);
+        let start = Policy::from_logits(&array![[bound.mass.ln(), (-bound.mass).ln_1p()]]);
+        data.s.push(s); // 0.1 to 100
+        data.sharp.push(bound.sharp);
+        data.attained.push(tilt(&start, &two_levels, s).kl(&start)[0]);
+        let deviation = (bound.mass * (1.0 - bound.mass)).sqrt();
+        data.by_deviation.push(tilt_bound(2.0 * s * deviation).sharp);
         let mut moved: Vec<f64> = instances
             .iter()
-            .flat_map(|(log, reward)| {
-                let next = tilt(log, reward, s);
-                [kl(&next, log), kl(log, &next)]
+            .flat_map(|(policy, reward)| {
+                let next = tilt(policy, reward, s);
+                [next.kl(policy)[0], policy.kl(&next)[0]]
             })
             .collect();
         moved.sort_by(f64::total_cmp);
         data.smallest.push(moved[0]);
-        data.median.push(0.5 * (moved[moved.len() / 2 - 1] + moved[moved.len() / 2]));
+        data.median.push(rebel_theory::statistics::median(&moved));
         data.largest.push(moved[moved.len() - 1]);
     }
     data
@@ -123,7 +120,7 @@ pub fn draw(data: &Data) -> Result<Figure> {
         .line(Role::Control, "control: range replaced by 2 s.d.", &control)
         .level(Role::Bound, 1.0, "bound");
     let note = "One exact step, KL in both directions. Random instances: 2 to 50 responses, rewards filling their range; the \
-                band is from the smallest to the largest of all seeds, not an interval of a mean. Z = s/(1 − e⁻ˢ).";
+                band is from the smallest to the largest of all seeds, not an interval of a mean. Z = s/(1 − e⁻ˢ).";
     Sheet::row(vec![left, right]).title("How far one exact step can move the policy").note(note).draw()
 }
 

@@ -1,14 +1,17 @@
 //! The fast rate is a supremum over gaps (experiment E1.2): $$ \eta T\,(J^*-J(\pi_T))\le W_0((K-1)/e) $$ from a uniform
 //! start over K responses, attained for every T by a gap chosen for that T; on any fixed gap the decay is exponential.
 
+use ndarray::Array2;
+use rebel_theory::bandit::Policy;
+use rebel_theory::solve::mirror::tilt;
+use rebel_theory::solve::rates::worst_case_rate;
 use serde::{Deserialize, Serialize};
 
-use super::exact::{lambert_w, tilt};
 use crate::chart::Plot;
 use crate::error::Result;
 use crate::layout::Sheet;
 use crate::render::Figure;
-use crate::style::{Marker, Role};
+use crate::style::{Dash, Marker, Role};
 
 const ARMS: [usize; 3] = [2, 10, 1000];
 const ETA: f64 = 0.5;
@@ -41,14 +44,15 @@ pub struct Data {
 
 /// Regrets after 0, 1, ..., `steps` exact steps from a uniform start, the first response better than the others by `gap`.
 fn regrets(responses: usize, gap: f64, eta: f64, steps: usize) -> Vec<f64> {
-    let mut log = vec![-(responses as f64).ln(); responses];
-    let mut reward = vec![0.0; responses];
-    reward[0] = gap;
-    let regret = |log: &[f64]| gap * log[1..].iter().map(|l| l.exp()).sum::<f64>();
-    let mut regrets = vec![regret(&log)];
+    let mut reward = Array2::zeros((1, responses));
+    reward[[0, 0]] = gap;
+    // not optimum minus value: that difference of nearly equal numbers would lose the tail
+    let regret = |policy: &Policy| gap * policy.prob().iter().skip(1).sum::<f64>();
+    let mut policy = Policy::uniform(1, responses);
+    let mut regrets = vec![regret(&policy)];
     for _ in 0..steps {
-        log = tilt(&log, &reward, eta);
-        regrets.push(regret(&log));
+        policy = tilt(&policy, &reward, eta);
+        regrets.push(regret(&policy));
     }
     regrets
 }
@@ -58,7 +62,7 @@ pub fn data() -> Data {
     let steps: Vec<usize> = vec![1, 2, 3, 5, 7, 10, 14, 20, 30, 50, 70, 100, 140, 200, 300, 500, 700, 1000];
     let fixed_at = 20;
     let curve = |responses: usize| {
-        let constant = lambert_w((responses - 1) as f64 / std::f64::consts::E);
+        let constant = worst_case_rate(1.0 / responses as f64);
         let gap = |steps: usize| (1.0 + constant) / (ETA * steps as f64);
         let scaled = |regret: f64, t: usize| ETA * t as f64 * regret;
         let fixed = regrets(responses, gap(fixed_at), ETA, steps[steps.len() - 1]);
@@ -83,22 +87,21 @@ pub fn draw(data: &Data) -> Result<Figure> {
     let mut worst = panel("Worst gap for each T: exactly 1/T").y_range(range.0, range.1);
     let mut fixed =
         panel(&format!("Gap fixed (worst at T = {}): exponential", data.fixed_at)).y_range(range.0, range.1);
-    let inks = [Role::Measured.ink(), Role::Rebel.ink(), Role::Control.ink()];
-    let markers = [Marker::Circle, Marker::Square, Marker::Diamond];
-    for ((curve, ink), marker) in data.curves.iter().zip(inks).zip(markers) {
-        let ink = ink.marker(marker);
+    let looks = [(Marker::Circle, Dash::Solid), (Marker::Square, Dash::Dashed), (Marker::Diamond, Dash::Dotted)];
+    for (curve, (marker, dash)) in data.curves.iter().zip(looks) {
+        let ink = Role::Measured.ink().marker(marker).dash(dash);
         let label = format!("K = {}", curve.responses);
         let points = |values: &[f64]| -> Vec<(f64, f64)> {
             data.steps.iter().zip(values).map(|(&t, &v)| (t as f64, v)).collect()
         };
         worst = worst.points(ink, &label, &points(&curve.worst));
         worst = worst.level(Role::Bound, curve.constant, &format!("{:.3}", curve.constant));
-        fixed = fixed.marked_line(ink.dash(crate::style::Dash::Solid), &label, &points(&curve.fixed));
+        fixed = fixed.marked_line(ink, &label, &points(&curve.fixed));
         fixed = fixed.level(Role::Bound, curve.constant, &format!("{:.3}", curve.constant));
     }
     let note = format!(
         "Exact mirror descent, step by step, from the uniform policy over K responses, step size {}; one response is better than \
-         all others by the gap. Dashed: W₀((K − 1)/e), the sharp constant of the 1/T bound. Computed, not sampled: no seeds.",
+         all others by the gap. Dashed: W₀((K − 1)/e), the sharp constant of the 1/T bound. Computed, not sampled: no seeds.",
         data.eta
     );
     Sheet::row(vec![worst, fixed]).title("The 1/T rate is a supremum over gaps").note(&note).draw()

@@ -1,8 +1,6 @@
 //! A run at a glance: supervised fine-tuning, the reward model, then reward and KL against the queries spent.
 
-use std::collections::BTreeMap;
-
-use super::{Track, add_track, against, against_step, by_method, source};
+use super::{Methods, Track, add_track, against, against_step, by_method, source};
 use crate::chart::Plot;
 use crate::data::Run;
 use crate::error::Result;
@@ -45,20 +43,18 @@ pub fn data(runs: &[Run]) -> std::result::Result<Data, String> {
         with.map(|run| (run, stage.to_string())).collect()
     };
     let (sft, reward) = (stage("sft"), stage("reward"));
-    let of_stage = |runs: &[(&Run, String)], role: Role, metrics: [(&str, &str); 2]| -> Vec<(Track, String, bool)> {
-        let curves = metrics.into_iter().enumerate().filter_map(|(second, (metric, name))| {
+    let of_stage = |runs: &[(&Run, String)], role: Role, metrics: &[(&str, &str)]| -> Vec<(Track, String, bool)> {
+        let curves = metrics.iter().enumerate().filter_map(|(second, &(metric, name))| {
             Some((against_step(role, runs, metric)?, name.to_string(), second == 1))
         });
         curves.collect()
     };
-    let losses = of_stage(&sft, Role::Sft, [("loss/train", "training"), ("loss/validation", "held out")]);
-    let accuracy = of_stage(&reward, Role::Measured, [("", ""), ("eval/accuracy", "")]);
+    let losses = of_stage(&sft, Role::Sft, &[("loss/train", "training"), ("loss/validation", "held out")]);
+    let accuracy = of_stage(&reward, Role::Measured, &[("eval/accuracy", "")]);
 
     let methods = by_method(runs);
     let counted = methods.values().flatten().all(|(run, stage)| !run.series(stage, "queries").is_empty());
     let x = if counted { "reward queries" } else { "iteration" };
-    let rewards = spent(&methods, counted, &[("scores", " learned", false), ("gold", " gold", true)]);
-    let kl = spent(&methods, counted, &[("kl", "", false)]);
     let panels = [
         Panel { title: "Supervised fine-tuning", x: "step", y: "loss (nats per token)", curves: losses, level: None },
         Panel {
@@ -68,8 +64,10 @@ pub fn data(runs: &[Run]) -> std::result::Result<Data, String> {
             curves: accuracy,
             level: Some((0.5, "chance")),
         },
-        Panel { title: "Reward of the policy", x, y: "mean reward", curves: rewards, level: None },
-        Panel { title: "Distance to the reference", x, y: "KL (nats per sequence)", curves: kl, level: None },
+        Panel { title: "KL to the reference", x, y: "KL (nats)", curves: spent(&methods, counted, "kl"), level: None },
+        Panel { title: "Learned reward", x, y: "mean score", curves: spent(&methods, counted, "scores"), level: None },
+        Panel { title: "Gold reward", x, y: "mean reward", curves: spent(&methods, counted, "gold"), level: None },
+        Panel { title: "Entropy", x, y: "nats per sequence", curves: spent(&methods, counted, "entropy"), level: None },
     ];
     let panels: Vec<Panel> = panels.into_iter().filter(|panel| !panel.curves.is_empty()).collect();
     if panels.is_empty() {
@@ -78,27 +76,22 @@ pub fn data(runs: &[Run]) -> std::result::Result<Data, String> {
     Ok(Data { panels, source: source(runs) })
 }
 
-/// Curves of each method against the queries spent (or the iteration): evaluations where there are, else rollouts.
-fn spent(
-    methods: &BTreeMap<Role, Vec<(&Run, String)>>,
-    counted: bool,
-    metrics: &[(&str, &str, bool)],
-) -> Vec<(Track, String, bool)> {
+/// A metric of each method against the queries spent (or the iteration): of the evaluations where there are any, else of
+/// the rollouts.
+fn spent(methods: &Methods, counted: bool, metric: &str) -> Vec<(Track, String, bool)> {
     let mut curves = Vec::new();
     for (&role, runs) in methods {
-        for &(metric, suffix, second) in metrics {
-            let track = |prefix: &str| {
-                let name = format!("{prefix}/{metric}");
-                if counted { against(role, runs, "queries", &name) } else { against_step(role, runs, &name) }
-            };
-            let best = track("eval").filter(|t| t.mean.len() > 1).or_else(|| track("objective"));
-            curves.extend(best.map(|track| (track, format!("{}{suffix}", role.label()), second)));
-        }
+        let track = |prefix: &str| {
+            let name = format!("{prefix}/{metric}");
+            if counted { against(role, runs, "queries", &name, 1) } else { against_step(role, runs, &name) }
+        };
+        let best = track("eval").filter(|t| t.mean.len() > 1).or_else(|| track("objective"));
+        curves.extend(best.map(|track| (track, role.label().to_string(), false)));
     }
     curves
 }
 
-/// Draws it: two panels a row.
+/// Draws it: three panels a row, or two where there are no more than four.
 ///
 /// # Errors
 /// A value that is not finite.
@@ -116,6 +109,6 @@ pub fn draw(data: &Data) -> Result<Figure> {
         }
         plots.push(plot);
     }
-    let rows = plots.chunks(2).map(<[Plot]>::to_vec).collect();
+    let rows = plots.chunks(if plots.len() > 4 { 3 } else { 2 }).map(<[Plot]>::to_vec).collect();
     Sheet::grid(rows).title("Training, stage by stage").note(&data.source).draw()
 }

@@ -4,7 +4,7 @@ use super::Settings;
 use crate::bandit::{Bandit, Policy};
 use crate::error::InputError;
 use crate::policy::{LogLinear, Mlp};
-use crate::solve::linear::spectrum;
+use crate::solve::linear::singular;
 use ndarray::{Array, Array1, Array2, Axis, s};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -199,10 +199,10 @@ impl Draw {
     }
 }
 
-/// Whether the eigenvalues of a moment matrix are clearly kept (at least `kept` of the largest) or clearly zero (at
-/// most 1e-12 of it), so that every sensible cutoff agrees on the rank.
-pub(super) fn has_spectral_gap(matrix: &Array2<f64>, kept: f64) -> Result<bool, InputError> {
-    let values = spectrum("F", matrix)?.values;
-    let largest = values.fold(0.0, |m: f64, &v| m.max(v));
-    Ok(values.iter().all(|&v| v >= kept * largest || v.abs() <= 1e-12 * largest))
+/// Whether the squared singular values of a pair design are clearly kept (at least `kept` of the largest) or clearly zero
+/// (at most 1e-16 of it), so that every sensible cutoff agrees on the rank.
+pub(super) fn has_spectral_gap(design: &Array2<f64>, kept: f64) -> Result<bool, InputError> {
+    let squares = singular("design", design)?.s.mapv(|s| s * s);
+    let largest = squares.fold(0.0, |m: f64, &v| m.max(v));
+    Ok(squares.iter().all(|&v| v >= kept * largest || v <= 1e-16 * largest))
 }

@@ -13,7 +13,7 @@ pub use mlp::Mlp;
 pub use tabular::{Tabular, one_hot};
 
 use crate::bandit::Policy;
-use ndarray::{Array1, Array2, Array3, ArrayView1, Axis};
+use ndarray::{Array1, Array2, Array3, ArrayView1};
 
 /// A softmax policy at one value of its parameters.
 pub trait Softmax: Sized + Sync {
@@ -46,10 +46,17 @@ pub trait Softmax: Sized + Sync {
 }
 
 /// Features minus their mean under `pi`, `[x, y, k]`: $$ \phi(x,y)-E_{y'\sim\pi}\phi(x,y') $$
+///
+/// What subtraction leaves of a feature that does not depend on the response is rounding, and is set to zero: else a
+/// matrix of such features alone would seem to have rank, every relative cutoff being relative to the rounding itself.
 pub fn centred(mut features: Array3<f64>, pi: &Policy) -> Array3<f64> {
+    const ROUNDING: f64 = 8.0 * f64::EPSILON;
     for (mut rows, prob) in features.outer_iter_mut().zip(pi.prob().rows()) {
-        let mean = prob.dot(&rows); // [k]
-        rows -= &mean.insert_axis(Axis(0));
+        for mut column in rows.columns_mut() {
+            let mean = prob.dot(&column);
+            let largest = column.fold(0.0, |m: f64, f| m.max(f.abs()));
+            column.mapv_inplace(|f| if (f - mean).abs() <= ROUNDING * largest { 0.0 } else { f - mean });
+        }
     }
     features
 }
@@ -57,6 +64,16 @@ pub fn centred(mut features: Array3<f64>, pi: &Policy) -> Array3<f64> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use ndarray::{Axis, array};
+
+    #[test]
+    fn feature_of_the_context_alone_has_score_zero() {
+        let pi = Policy::new("pi", array![[0.1, 0.2, 0.7]]).unwrap();
+        let features = array![[[0.3, 1.0], [0.3, 0.0], [0.3, 0.0]]];
+        let scores = centred(features, &pi);
+        assert!(scores.index_axis(Axis(2), 0).iter().all(|&g| g == 0.0));
+        assert!((scores[[0, 0, 1]] - 0.9).abs() < 1e-15);
+    }
 
     /// Central differences of the log-probabilities in each parameter `[x, y, k]`.
     pub(crate) fn numeric_scores<P: Softmax>(policy: &P) -> Array3<f64> {

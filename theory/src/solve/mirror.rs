@@ -55,8 +55,8 @@ pub struct MirrorDescent {
 pub fn mirror_descent(bandit: &Bandit, start: &Policy, eta: f64, steps: usize) -> MirrorDescent {
     let mut run = MirrorDescent {
         values: vec![bandit.value(start)],
-        kl_forward: Vec::with_capacity(steps),
-        kl_backward: Vec::with_capacity(steps),
+        kl_forward: Vec::new(),
+        kl_backward: Vec::new(),
         kl_forward_max: 0.0,
         last: start.clone(),
     };

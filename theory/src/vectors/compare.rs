@@ -40,7 +40,8 @@ fn walk(path: &str, expected: &Value, got: &Value, tolerance: Tolerance, found: 
         let (wanted, given) = (numbers(expected), numbers(got));
         let largest = wanted.iter().fold(0.0, |m: f64, e| m.max(e.abs()));
         let worst = wanted.iter().zip(&given).map(|(e, g)| (e - g).abs()).fold(0.0, nan_max);
-        if !(worst <= tolerance.abs + tolerance.rel * largest) {
+        let agrees = worst <= tolerance.abs + tolerance.rel * largest; // false for NaN
+        if !agrees {
             found.push(format!("{path}: off by {worst:.3e} where the largest expected is {largest:.3e}"));
         }
         return;

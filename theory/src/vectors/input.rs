@@ -7,7 +7,7 @@ use ndarray::{Array1, Array2, Array3};
 use serde_json::{Map, Value};
 
 /// Largest number of steps a case may ask for.
-const MAX_STEPS: u64 = 100_000_000;
+const MAX_STEPS: u64 = 10_000_000;
 
 /// The input object of one case.
 pub(crate) struct Fields<'a> {
@@ -37,7 +37,7 @@ impl<'a> Fields<'a> {
     pub(crate) fn count(&self, key: &str) -> Result<usize, Failure> {
         let value = self.get(key, "a whole number")?;
         let whole = value.as_u64().filter(|&n| n <= MAX_STEPS);
-        let problem = || format!("{} (expected a whole number, at least 0)", brief(value));
+        let problem = || format!("{} (expected a whole number from 0 to {MAX_STEPS})", brief(value));
         whole.map(|n| n as usize).ok_or_else(|| refuse(key, problem()))
     }
 

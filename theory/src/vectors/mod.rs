@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(with("pi0", json!([[0.5, 0.6]])), "c7: pi0[0]: sums to 1.1 (expected 1)");
         assert_eq!(with("pi0", json!([[0.2, 0.3, 0.5]])), "c7: pi0: shape [1, 3] (expected [1, 2])");
         assert_eq!(with("r", json!([[1.0], [0.0, 1.0]])), "c7: r: its rows differ in length (expected a table)");
-        assert_eq!(with("T", json!(1.5)), "c7: T: 1.5 (expected a whole number, at least 0)");
+        assert_eq!(with("T", json!(1.5)), "c7: T: 1.5 (expected a whole number from 0 to 10000000)");
         assert_eq!(with("rho", json!([])), "c7: rho: is empty (expected at least one entry)");
         assert_eq!(case(json!({})), "c7: rho: is missing (expected a list of numbers)");
     }

@@ -20,6 +20,9 @@ pub struct Online {
     pub epochs: usize,
 }
 
+/// Trajectories with their final rewards, a group a prompt, and how each reward came about, in the groups' order.
+pub type Drawn<R> = (Vec<Group<R>>, Vec<Rewarded>);
+
 /// What an iteration drew and learned.
 #[derive(Debug)]
 pub struct Iteration<R> {
@@ -76,7 +79,7 @@ impl Online {
         recipe: &Recipe,
         streams: &Streams,
         step: u64,
-    ) -> Result<(Vec<Group<W::Record>>, Vec<Rewarded>)> {
+    ) -> Result<Drawn<W::Record>> {
         let drawn = world.rollout(prompts, self.samples, streams, step)?;
         let flat: Vec<&Trajectory<W::Record>> = drawn.iter().flatten().collect();
         let scores = score.score(&flat)?;

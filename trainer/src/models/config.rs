@@ -1,70 +1,132 @@
-//! The shape of a decoder: what distinguishes one transformer from another, as one value.
+//! What a decoder is made of. GPT-NeoX uses every variant here; other families add theirs.
 
-/// A decoder-only transformer. Fields are checked where a file is read ([`super::hf`]); nothing re-checks them.
+use crate::nn::ops::attention::Geometry;
+
+/// How a block's two branches join the residual stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Residual {
+    /// `x + attention(norm1(x)) + mlp(norm2(x))`.
+    Parallel,
+    /// `h = x + attention(norm1(x))`, then `h + mlp(norm2(h))`.
+    Sequential,
+}
+
+/// The nonlinearity of the feed-forward part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `x Phi(x)`, exact.
+    Gelu,
+    /// Its approximation by tanh (`gelu_new`, `gelu_fast`).
+    GeluTanh,
+    /// `max(x, 0)`.
+    Relu,
+    /// `x sigmoid(x)`.
+    Silu,
+}
+
+/// Shape and arithmetic of a decoder. Made by [`super::hf`] from a `config.json`, or by hand; [`DecoderConfig::check`]
+/// says whether it is possible.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecoderConfig {
     /// Rows of the embedding.
     pub vocab: usize,
     /// Width of the residual stream.
-    pub hidden: usize,
+    pub width: usize,
+    /// Width of the feed-forward layer.
+    pub inner: usize,
     /// Number of blocks.
     pub layers: usize,
-    /// Query heads.
+    /// Attention heads; they divide the width.
     pub heads: usize,
-    /// Key and value heads; as many as `heads` unless queries share them.
-    pub kv_heads: usize,
-    /// Width of a head.
-    pub head_dim: usize,
-    /// Width inside the feed-forward network.
-    pub intermediate: usize,
-    /// Positions the model was made for.
-    pub context: usize,
-    /// Rotary position embedding.
-    pub rotary: Rotary,
-    /// Normalisation before attention, feed-forward network and head.
-    pub norm: Norm,
-    /// Nonlinearity of the feed-forward network.
-    pub activation: Activation,
-    /// How attention and feed-forward network join the residual stream.
+    /// Leading components of each head that are rotated; even, at most the head's width.
+    pub rotary_dims: usize,
+    /// Base of the rotary frequencies.
+    pub theta: f64,
+    /// Added to the variance in layer norms.
+    pub norm_eps: f64,
+    /// How branches join.
     pub residual: Residual,
-    /// Whether attention's linear maps have biases.
+    /// Feed-forward nonlinearity.
+    pub activation: Activation,
+    /// Whether the attention's projections have biases.
     pub attention_bias: bool,
-    /// Whether the head is the embedding.
+    /// Whether the output head is the embedding.
     pub tied_head: bool,
+    /// Longest sequence the model was made for.
+    pub max_positions: usize,
+    /// Standard deviation of fresh weights.
+    pub init_std: f64,
+    /// Begin and end of text.
+    pub bos: Option<u32>,
+    /// End of text.
+    pub eos: Option<u32>,
 }
 
-/// Rotary position embedding of the first `dims` entries of each head (halves rotated against each other).
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rotary {
-    /// Rotated entries of a head, even.
-    pub dims: usize,
-    /// Base of the geometric sequence of wavelengths.
-    pub base: f64,
-}
+impl DecoderConfig {
+    /// A GPT-NeoX of Pythia's proportions: parallel residual, a quarter of each head rotated, inner width 4 times the
+    /// width, untied head, end of text = 0.
+    pub fn neox(vocab: usize, width: usize, layers: usize, heads: usize, max_positions: usize) -> Self {
+        Self {
+            vocab,
+            width,
+            inner: 4 * width,
+            layers,
+            heads,
+            rotary_dims: (width / heads.max(1) / 4).max(2) / 2 * 2,
+            theta: 10_000.0,
+            norm_eps: 1e-5,
+            residual: Residual::Parallel,
+            activation: Activation::Gelu,
+            attention_bias: true,
+            tied_head: false,
+            max_positions,
+            init_std: 0.02,
+            bos: Some(0),
+            eos: Some(0),
+        }
+    }
 
-/// Normalisation.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Norm {
-    /// Mean and variance, weight and bias.
-    Layer { eps: f64 },
-}
+    /// What is wrong with the numbers, if anything: (field of `config.json`, what).
+    pub fn check(&self) -> std::result::Result<(), (&'static str, String)> {
+        let widths = [
+            ("vocab_size", self.vocab),
+            ("hidden_size", self.width),
+            ("intermediate_size", self.inner),
+            ("num_hidden_layers", self.layers),
+            ("num_attention_heads", self.heads),
+            ("max_position_embeddings", self.max_positions),
+        ];
+        for (field, value) in widths {
+            if value == 0 {
+                return Err((field, format!("{value} is not a width (expected at least 1)")));
+            }
+            // Keeps products of two widths far from overflow.
+            if value > 1 << 28 {
+                return Err((field, format!("{value} is not a width (expected at most {})", 1 << 28)));
+            }
+        }
+        if !self.width.is_multiple_of(self.heads) {
+            let what = format!("{} does not divide hidden_size {} (expected a divisor)", self.heads, self.width);
+            return Err(("num_attention_heads", what));
+        }
+        let head = self.width / self.heads;
+        if self.rotary_dims > head || !self.rotary_dims.is_multiple_of(2) {
+            let what =
+                format!("{} rotated components of a head of {head} (expected an even number within)", self.rotary_dims);
+            return Err(("rotary_pct", what));
+        }
+        if !(self.theta.is_finite() && self.theta > 0.0) {
+            return Err(("rope_theta", format!("{} (expected a number above 0)", self.theta)));
+        }
+        if !(self.norm_eps.is_finite() && self.norm_eps >= 0.0) {
+            return Err(("layer_norm_eps", format!("{} (expected a number not below 0)", self.norm_eps)));
+        }
+        Ok(())
+    }
 
-/// Nonlinearity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    /// `x Phi(x)`, by the error function.
-    Gelu,
-    /// Its approximation by tanh.
-    GeluTanh,
-    /// `max(x, 0)`.
-    Relu,
-}
-
-/// Residual connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Residual {
-    /// Attention and feed-forward network read the same input, each through its own norm; both are added.
-    Parallel,
-    /// The feed-forward network reads what attention has added to.
-    Sequential,
+    /// Heads and rotations.
+    pub fn geometry(&self) -> Geometry {
+        let head_dim = self.width / self.heads;
+        Geometry { heads: self.heads, head_dim, rotary_dims: self.rotary_dims, theta: self.theta }
+    }
 }

@@ -33,12 +33,13 @@ pub(crate) trait Real: WithDType {
 
 /// Coefficients of `t * q(t) = exp(u^2/2) (1 - Phi(u))`, `t = 1 / (1 + TAIL_C u)`, `u >= 0`: a least-squares fit on
 /// Chebyshev points, reweighted towards equal ripples; relative error 1.7e-8.
+#[allow(clippy::excessive_precision)] // nine digits name an f32, whether or not fewer would
 const TAIL_Q: [f32; 9] = [
     0.083_711_475,
     0.085_070_445,
-    0.069_181_564,
+    0.069_181_56,
     0.124_911_98,
-    -0.094_013_255,
+    -0.094_013_25,
     0.349_523_7,
     -0.330_357_22,
     0.283_637_43,
@@ -220,44 +221,68 @@ pub(crate) struct Strides {
     pub column: usize,
 }
 
+/// Columns of a tile of [`product`].
+const COLUMNS: usize = 16;
+
+/// One step of k of a tile: `sums[r] += a[r] * line`. A function, because a closure would not be inlined into code that is
+/// compiled for wider registers.
+#[inline(always)]
+fn add_line<T: Real, const R: usize>(sums: &mut [[T; COLUMNS]; R], a: &[T], row: usize, line: &[T; COLUMNS]) {
+    for (r, sums) in sums.iter_mut().enumerate() {
+        let x = a[r * row];
+        for (sum, &y) in sums.iter_mut().zip(line) {
+            *sum = x.fma(y, *sum);
+        }
+    }
+}
+
+/// `R` rows and at most [`COLUMNS`] columns of a product, summed in registers; `a`, `b` and `c` begin at the tile.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn tile<T: Real, const R: usize>(
+    columns: usize,
+    k: usize,
+    a: &[T],
+    at: Strides,
+    b: &[T],
+    ldb: usize,
+    c: &mut [T],
+    ldc: usize,
+) {
+    let mut sums = [[T::zero(); COLUMNS]; R];
+    if columns == COLUMNS {
+        for l in 0..k {
+            let line = b[l * ldb..][..COLUMNS].try_into().expect("COLUMNS elements");
+            add_line(&mut sums, &a[l * at.column..], at.row, line);
+        }
+    } else {
+        let mut line = [T::zero(); COLUMNS];
+        for l in 0..k {
+            line[..columns].copy_from_slice(&b[l * ldb..][..columns]);
+            add_line(&mut sums, &a[l * at.column..], at.row, &line);
+        }
+    }
+    for (r, sums) in sums.iter().enumerate() {
+        c[r * ldc..][..columns].copy_from_slice(&sums[..columns]);
+    }
+}
+
 wide! {
     /// `c[m, n] = a[m, k] b[k, n]` for small matrices; `b` and `c` row-major with leading dimensions `ldb`, `ldc`.
     /// Each element of `c` is one chain of fused multiply-adds in ascending k, whatever m and n are.
     fn product<T>(m: usize, n: usize, k: usize, a: &[T], at: Strides, b: &[T], ldb: usize, c: &mut [T], ldc: usize) {
         const ROWS: usize = 4;
-        const COLUMNS: usize = 16;
         let mut i = 0;
         while i < m {
-            let rows = ROWS.min(m - i);
-            let mut j = 0;
-            while j < n {
+            let a = &a[i * at.row..];
+            let rows = if m - i >= ROWS { ROWS } else { 1 };
+            for j in (0..n).step_by(COLUMNS) {
                 let columns = COLUMNS.min(n - j);
-                let mut tile = [[T::zero(); COLUMNS]; ROWS];
-                if columns == COLUMNS && rows == ROWS {
-                    for l in 0..k {
-                        let line: &[T; COLUMNS] = b[l * ldb + j..][..COLUMNS].try_into().expect("COLUMNS elements");
-                        for (r, sums) in tile.iter_mut().enumerate() {
-                            let x = a[(i + r) * at.row + l * at.column];
-                            for (sum, &y) in sums.iter_mut().zip(line) {
-                                *sum = x.fma(y, *sum);
-                            }
-                        }
-                    }
-                } else {
-                    for l in 0..k {
-                        let line = &b[l * ldb + j..][..columns];
-                        for (r, sums) in tile.iter_mut().enumerate().take(rows) {
-                            let x = a[(i + r) * at.row + l * at.column];
-                            for (sum, &y) in sums.iter_mut().zip(line) {
-                                *sum = x.fma(y, *sum);
-                            }
-                        }
-                    }
+                let c = &mut c[i * ldc + j..];
+                match rows {
+                    ROWS => tile::<T, ROWS>(columns, k, a, at, &b[j..], ldb, c, ldc),
+                    _ => tile::<T, 1>(columns, k, a, at, &b[j..], ldb, c, ldc),
                 }
-                for (r, sums) in tile.iter().enumerate().take(rows) {
-                    c[(i + r) * ldc + j..][..columns].copy_from_slice(&sums[..columns]);
-                }
-                j += columns;
             }
             i += rows;
         }

@@ -6,7 +6,7 @@
 use candle_core::{DType, Tensor};
 use rand::Rng;
 
-use super::ops::token_logprob::row_softmax;
+use super::ops::token_logprob::{softmax_of, weights_of};
 use super::real::Real;
 use super::temperature::Temperature;
 use crate::{Error, Result};
@@ -49,7 +49,9 @@ fn choose_rows<T: Real>(rows: &[Vec<T>], choice: Choice, streams: &mut [impl Rng
 
 fn choose_row<T: Real>(logits: &[T], choice: Choice, stream: &mut impl Rng) -> Result<(u32, f64)> {
     let divisor = T::of(choice.temperature().divisor());
-    let softmax = row_softmax(logits, divisor);
+    let mut softmax = None;
+    softmax_of(logits, divisor, &mut softmax);
+    let softmax = softmax.ok_or_else(|| Error::invalid("logits: no softmax"))?;
     if !softmax.log_sum.wide().is_finite() || !softmax.max.wide().is_finite() {
         return Err(Error::invalid("logits: not a distribution (a value is not a number or all are minus infinity)"));
     }
@@ -67,12 +69,13 @@ fn arg_max<T: Real>(logits: &[T]) -> usize {
 
 /// The token at which the cumulative sum of weights passes `u` (in `[0, 1)`) times their total.
 fn invert<T: Real>(logits: &[T], divisor: T, max: T, u: f64) -> usize {
-    let weight = |z: T| (z / divisor - max).exponential().wide();
-    let total: f64 = logits.iter().map(|&z| weight(z)).sum();
+    let mut weights = vec![T::zero(); logits.len()];
+    weights_of(logits, divisor, max, &mut weights);
+    let total: f64 = weights.iter().map(|w| w.wide()).sum();
     let mut sum = 0.0;
     let mut last = 0;
-    for (i, &z) in logits.iter().enumerate() {
-        let w = weight(z);
+    for (i, w) in weights.iter().enumerate() {
+        let w = w.wide();
         if w > 0.0 {
             sum += w;
             last = i;

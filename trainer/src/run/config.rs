@@ -78,6 +78,8 @@ pub struct SupervisedConfig {
     pub schedule: Decay,
     /// Updates during which the learning rate rises from 0.
     pub warmup: usize,
+    /// Updates between measurements on held-out rows.
+    pub eval_every: usize,
     pub optimizer: OptimizerConfig,
 }
 
@@ -99,6 +101,16 @@ pub struct OptimizerConfig {
 pub enum Method {
     Rebel,
     Rloo,
+}
+
+impl Method {
+    /// The method's name in configurations, metrics and figures.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Rebel => "rebel",
+            Method::Rloo => "rloo",
+        }
+    }
 }
 
 /// The stage that learns from the policy's own samples.
@@ -132,11 +144,11 @@ pub struct OnlineConfig {
     pub optimizer: OptimizerConfig,
 }
 
-/// What is measured on validation prompts while training.
+/// What is measured on validation prompts in the online stage.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvalConfig {
-    /// Iterations (updates, in supervised stages) between measurements.
+    /// Iterations between measurements.
     pub every: usize,
     /// Validation prompts measured.
     pub prompts: usize,
@@ -224,7 +236,7 @@ impl Config {
         at_least("model.layers", m.layers, 1)?;
         at_least("model.heads", m.heads, 1)?;
         at_least("model.intermediate", m.intermediate, 1)?;
-        if m.hidden % m.heads != 0 {
+        if !m.hidden.is_multiple_of(m.heads) {
             let what = format!("{} heads do not divide a width of {}", m.heads, m.hidden);
             return Err(Error::field(file, "model.heads", what));
         }
@@ -232,6 +244,7 @@ impl Config {
             at_least(&format!("{name}.batch"), s.batch, 1)?;
             at_least(&format!("{name}.micro_batch"), s.micro_batch, 1)?;
             at_least(&format!("{name}.updates"), s.updates, 1)?;
+            at_least(&format!("{name}.eval_every"), s.eval_every, 1)?;
             not_negative(&format!("{name}.learning_rate"), s.learning_rate)?;
             s.optimizer.check(name, &positive, &not_negative)?;
         }

@@ -1,3 +1,208 @@
-//! Experiments.
+//! Experiments: a configuration, stages with files between them, and what a run leaves behind.
+//!
+//! ```text
+//! runs/NAME/
+//!   config.toml            every setting, resolved
+//!   data/                  the world: posts, references, comparisons, tokenizer
+//!   metrics.jsonl          one JSON object an update or iteration
+//!   samples.jsonl          prompts and responses with their rewards
+//!   checkpoints/STAGE/     a Hugging Face folder, with optimizer.safetensors and state.json beside the weights
+//! ```
+//!
+//! A stage is finished when its checkpoint says so; one that is not goes on from it.
+
+pub mod checkpoint;
 pub mod config;
 pub mod metrics;
+mod online;
+mod supervised;
+mod world;
+
+use crate::nn::Streams;
+use crate::{Error, Result};
+use checkpoint::State;
+use config::Config;
+use metrics::JsonLines;
+use std::path::{Path, PathBuf};
+
+/// The steps of an experiment, in order. Each reads what the earlier ones wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Makes the data and the tokenizer.
+    World,
+    /// Next-token prediction on the corpus.
+    Pretrain,
+    /// Supervised fine-tuning on human references.
+    Sft,
+    /// The Bradley-Terry reward model.
+    Reward,
+    /// REBEL, or another online method.
+    Online,
+}
+
+impl Stage {
+    /// All stages, in order.
+    pub const ALL: [Stage; 5] = [Stage::World, Stage::Pretrain, Stage::Sft, Stage::Reward, Stage::Online];
+
+    /// The stage's name in metrics, folders and progress.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::World => "world",
+            Stage::Pretrain => "pretrain",
+            Stage::Sft => "sft",
+            Stage::Reward => "reward",
+            Stage::Online => "online",
+        }
+    }
+}
+
+/// What a run tells whoever watches it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A stage begins; it has this many steps.
+    Stage { name: &'static str, steps: usize },
+    /// So many of its steps are done; `line` says how it goes.
+    Step { done: usize, line: String },
+    /// Something worth a line.
+    Note(String),
+}
+
+/// Whoever watches a run.
+pub type Watch<'a> = dyn FnMut(Event) + 'a;
+
+/// What to do about an earlier run of the same name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Refuse.
+    New,
+    /// Go on with it; its configuration must be the same.
+    Resume,
+    /// Remove it.
+    Overwrite,
+}
+
+/// An open run.
+#[derive(Debug)]
+pub struct Run {
+    folder: PathBuf,
+    config: Config,
+    metrics: JsonLines,
+    samples: JsonLines,
+    streams: Streams,
+}
+
+impl Run {
+    /// Opens `folder` for `config`.
+    ///
+    /// # Errors
+    /// When the folder holds a run and `mode` is [`Mode::New`], is to be resumed and was made with other settings, or is
+    /// something else than a run.
+    pub fn open(folder: &Path, config: Config, mode: Mode) -> Result<Self> {
+        let settings = folder.join("config.toml");
+        if folder.exists() && mode != Mode::Resume {
+            let empty = std::fs::read_dir(folder).map_err(|e| Error::file(folder, e))?.next().is_none();
+            match mode {
+                _ if empty => {}
+                Mode::Overwrite if settings.is_file() => {
+                    std::fs::remove_dir_all(folder).map_err(|e| Error::file(folder, e))?;
+                }
+                Mode::Overwrite => return Err(Error::file(folder, "not a run (expected a config.toml in it)")),
+                _ => {
+                    let what = "exists already (expected a new --name, or --resume, or --overwrite)";
+                    return Err(Error::file(folder, what));
+                }
+            }
+        }
+        if mode == Mode::Resume {
+            let before = Config::load(&settings)?;
+            if before.to_toml() != config.to_toml() {
+                let what = "made with other settings (expected the same preset, --config, --set and --seed as before)";
+                return Err(Error::file(settings, what));
+            }
+        } else {
+            crate::files::write_whole(&settings, |w| {
+                use std::io::Write;
+                w.write_all(config.to_toml().as_bytes())
+            })?;
+        }
+        let at = Self::last_state(folder)?;
+        let (metrics, samples) = (folder.join("metrics.jsonl"), folder.join("samples.jsonl"));
+        Ok(Self {
+            metrics: JsonLines::open(&metrics, at.as_ref().map_or(0, |s| s.metrics_bytes))?,
+            samples: JsonLines::open(&samples, at.as_ref().map_or(0, |s| s.samples_bytes))?,
+            streams: Streams::new(config.seed),
+            folder: folder.into(),
+            config,
+        })
+    }
+
+    /// The state of the last stage that has a checkpoint.
+    fn last_state(folder: &Path) -> Result<Option<State>> {
+        for stage in Stage::ALL.iter().rev() {
+            let at = folder.join("checkpoints").join(stage.name());
+            if at.is_dir() {
+                return checkpoint::load_state(&at).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Runs `stages` in order; those whose checkpoint says they are finished are passed over.
+    ///
+    /// # Errors
+    /// When an earlier stage's files are missing or bad, or training fails.
+    pub fn stages(&mut self, stages: Vec<Stage>, watch: &mut Watch<'_>) -> Result<()> {
+        for stage in stages {
+            if self.finished(stage)? {
+                watch(Event::Stage { name: stage.name(), steps: 0 });
+                watch(Event::Note("finished already".into()));
+                continue;
+            }
+            match stage {
+                Stage::World => self.make_world(watch)?,
+                Stage::Pretrain => self.pretrain(watch)?,
+                Stage::Sft => self.sft(watch)?,
+                Stage::Reward => self.reward(watch)?,
+                Stage::Online => self.online(watch)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn finished(&self, stage: Stage) -> Result<bool> {
+        match stage {
+            Stage::World => {
+                Ok(self.data().join("manifest.json").is_file() && self.data().join("tokenizer.json").is_file())
+            }
+            _ if self.checkpoint(stage).is_dir() => Ok(checkpoint::load_state(&self.checkpoint(stage))?.finished),
+            _ => Ok(false),
+        }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    fn checkpoint(&self, stage: Stage) -> PathBuf {
+        self.folder.join("checkpoints").join(stage.name())
+    }
+
+    /// Where this stage stands: the step it goes on with, and its unfinished checkpoint if there is one.
+    fn standing(&self, stage: Stage) -> Result<Option<State>> {
+        let at = self.checkpoint(stage);
+        at.is_dir().then(|| checkpoint::load_state(&at)).transpose()
+    }
+
+    /// The state of `stage` after `step` of its steps, as a checkpoint remembers it.
+    fn state(&self, stage: Stage, step: usize, finished: bool, queries: u64) -> Result<State> {
+        Ok(State {
+            stage: stage.name().into(),
+            step,
+            finished,
+            seed: self.config.seed,
+            queries,
+            metrics_bytes: self.metrics.synced_length()?,
+            samples_bytes: self.samples.synced_length()?,
+        })
+    }
+}

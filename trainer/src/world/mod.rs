@@ -5,6 +5,7 @@
 //! those numbers ([`World::pull`]). Everything between is [`crate::algorithm`], the same for every world.
 
 pub mod bandit;
+pub mod text;
 
 use crate::nn::{Store, Streams};
 use crate::{Error, Result};

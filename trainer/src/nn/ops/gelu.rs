@@ -102,7 +102,7 @@ mod tests {
     fn fused_and_composed_gelu_agree_and_the_gradient_is_the_slope() {
         let x = (random("x", &[3, 37], DType::F64) * 3.0).unwrap();
         // candle's own backward of erf truncates its constants at about 1e-7.
-        agree(&[x.clone()], |a| gelu(&a[0]).unwrap(), |a| composed(&a[0]).unwrap(), [1e-6, 1e-6]);
+        agree(std::slice::from_ref(&x), |a| gelu(&a[0]).unwrap(), |a| composed(&a[0]).unwrap(), [1e-6, 1e-6]);
         matches_finite_differences(&[x], |a| gelu(&a[0]).unwrap(), 1e-8);
     }
 }

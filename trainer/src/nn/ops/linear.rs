@@ -11,26 +11,30 @@ use crate::nn::real::{Real, elements, wide};
 /// `x W^T + b`. `x`: `[.., inputs]`; `weight`: `[outputs, inputs]` (torch's layout); `bias`: `[outputs]` or none.
 /// A frozen weight (one that is not tracked) costs no gradient where the fused form runs.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let (outputs, inputs) = weight.dims2()?;
-    let mut shape = x.dims().to_vec();
-    if let Some(last) = shape.last_mut() {
-        *last = outputs;
+    match bias {
+        Some(bias) if has_fused_form(x) => Ok(x.contiguous()?.apply_op3(weight, bias, Affine)?),
+        _ => composed(x, weight, bias),
     }
-    let rows = x.reshape(((), inputs))?; // [rows, inputs]
-    let y = match bias {
-        Some(bias) if has_fused_form(x) => rows.contiguous()?.apply_op3(weight, bias, Affine)?,
-        _ => composed(&rows, weight, bias)?,
-    };
-    Ok(y.reshape(shape)?)
 }
 
-/// The definition in candle operations; `x`: `[rows, inputs]`.
+/// The definition in candle operations.
 pub fn composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let y = x.matmul(&weight.t()?)?;
-    Ok(match bias {
+    let (outputs, inputs) = weight.dims2()?;
+    let y = x.reshape(((), inputs))?.matmul(&weight.t()?)?; // [rows, outputs]
+    let y = match bias {
         Some(bias) => y.broadcast_add(bias)?,
         None => y,
-    })
+    };
+    Ok(y.reshape(with_last(x.dims(), outputs))?)
+}
+
+/// `dims` with another last dimension.
+fn with_last(dims: &[usize], last: usize) -> Vec<usize> {
+    let mut dims = dims.to_vec();
+    if let Some(d) = dims.last_mut() {
+        *d = last;
+    }
+    dims
 }
 
 struct Affine;
@@ -99,11 +103,17 @@ impl CustomOp3 for Affine {
         s3: &CpuStorage,
         l3: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let ((rows, inputs), (outputs, _)) = (l1.shape().dims2()?, l2.shape().dims2()?);
+        let (outputs, inputs) = l2.shape().dims2()?;
+        if l1.dims().last() != Some(&inputs) || !l1.is_contiguous() || l3.dims() != [outputs] {
+            candle_core::bail!("affine: {:?} by {:?} plus {:?}", l1.dims(), l2.dims(), l3.dims());
+        }
+        let rows = l1.shape().elem_count() / inputs;
+        // Rows of all leading dimensions at once: a reshape outside would cost a gradient buffer of its own.
+        let flat = Layout::contiguous_with_offset((rows, inputs), l1.start_offset());
         let [row, column] = *l2.stride() else { candle_core::bail!("affine: the weight is not a matrix") };
         let transposed = Layout::new((inputs, outputs).into(), vec![column, row], l2.start_offset());
-        let product = s1.matmul(s2, (1, rows, outputs, inputs), l1, &transposed)?;
-        Ok((by_dtype!(s1, biased, product, (s3, l3))?, (rows, outputs).into()))
+        let product = s1.matmul(s2, (1, rows, outputs, inputs), &flat, &transposed)?;
+        Ok((by_dtype!(s1, biased, product, (s3, l3))?, with_last(l1.dims(), outputs).into()))
     }
 
     fn bwd(
@@ -114,9 +124,12 @@ impl CustomOp3 for Affine {
         _: &Tensor,
         dy: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let dy = dy.contiguous()?;
-        let dx = x.track_op().then(|| dy.matmul(weight)).transpose()?;
-        let dw = weight.track_op().then(|| dy.t()?.matmul(x)).transpose()?;
+        let (outputs, inputs) = weight.dims2()?;
+        // Detached: nothing computed here belongs to a graph.
+        let dy = dy.detach().contiguous()?.reshape(((), outputs))?;
+        let rows = x.detach().reshape(((), inputs))?;
+        let dx = x.track_op().then(|| dy.matmul(&weight.detach())?.reshape(x.shape())).transpose()?;
+        let dw = weight.track_op().then(|| dy.t()?.matmul(&rows)).transpose()?;
         let db = bias.track_op().then(|| dy.apply_op1_no_bwd(&ColumnSums)).transpose()?;
         Ok((dx, dw, db))
     }
@@ -142,7 +155,7 @@ mod tests {
     #[test]
     fn fused_and_composed_affine_maps_agree_and_the_gradients_are_slopes() {
         let inputs = [
-            random("x", &[301, 7], DType::F64),
+            random("x", &[7, 43, 7], DType::F64),
             random("weight", &[13, 7], DType::F64),
             random("bias", &[13], DType::F64),
         ];

@@ -89,6 +89,22 @@ impl<T: Real> RowSoftmax<T> {
 }
 
 wide! {
+    /// [`row_softmax`] of one row, for the sampler.
+    fn softmax_of<T>(logits: &[T], divisor: T, out: &mut Option<RowSoftmax<T>>) {
+        *out = Some(row_softmax(logits, divisor));
+    }
+}
+
+wide! {
+    /// The weights whose sum [`row_softmax`] took the logarithm of: exp(tempered logit - max).
+    fn weights_of<T>(logits: &[T], divisor: T, max: T, out: &mut [T]) {
+        for (w, &z) in out.iter_mut().zip(logits) {
+            *w = (z / divisor - max).exponential();
+        }
+    }
+}
+
+wide! {
     /// For each row of logits: log-probability of its target, entropy, and maximum plus log-sum.
     fn score_rows<T>(logits: &[T], targets: &[u32], divisor: T, out: &mut [[T; 3]]) {
         let vocab = logits.len() / targets.len();

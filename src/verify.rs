@@ -1,0 +1,110 @@
+//! `rebel verify`: the paper's claims, each beside its negative control.
+
+use anyhow::{Result, bail};
+use rebel_theory::claims::{self, Claim, Limit, Quantity, Report, Settings, Verdict};
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Only this claim; can be given several times
+    #[arg(long = "claim", value_name = "ID")]
+    pub claims: Vec<String>,
+    /// Seed of the random instances
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Random instances of each measurement
+    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub instances: u64,
+    /// Larger instances; takes longer
+    #[arg(long)]
+    pub thorough: bool,
+    /// Print the reports as JSON, for machines
+    #[arg(long)]
+    pub json: bool,
+    /// List the claims and run none
+    #[arg(long)]
+    pub list: bool,
+}
+
+/// Runs it; `true` when every claim came out as stated.
+pub fn run(arguments: &Arguments) -> Result<bool> {
+    let chosen = choose(&arguments.claims)?;
+    if arguments.list {
+        for claim in chosen {
+            println!("{:<22} {}", claim.id, claim.title);
+        }
+        return Ok(true);
+    }
+    let settings =
+        Settings { seed: arguments.seed, instances: arguments.instances as usize, thorough: arguments.thorough };
+    let mut reports = vec![];
+    for claim in chosen {
+        let report = claim.run(&settings)?;
+        if !arguments.json {
+            print(&report);
+        }
+        reports.push(report);
+    }
+    let passed = reports.iter().filter(|r| r.passed()).count();
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "claims": reports }))?);
+    } else {
+        println!("{passed} of {} claims came out as stated", reports.len());
+    }
+    Ok(passed == reports.len())
+}
+
+fn choose(ids: &[String]) -> Result<Vec<&'static Claim>> {
+    if ids.is_empty() {
+        return Ok(claims::all());
+    }
+    let mut chosen = vec![];
+    for id in ids {
+        match claims::find(id) {
+            Some(claim) => chosen.push(claim),
+            None => {
+                let known: Vec<&str> = claims::all().iter().map(|claim| claim.id).collect();
+                let what = format!("--claim {id}: no such claim (expected one of {})", known.join(", "));
+                bail!(rebel_trainer::Error::Usage(what));
+            }
+        }
+    }
+    Ok(chosen)
+}
+
+/// One claim as a person reads it.
+fn print(report: &Report) {
+    let verdict = match report.verdict {
+        Verdict::Verified => "verified",
+        Verdict::VerifiedUnderCondition => "verified under its condition",
+        Verdict::FalseAsWorded => "false as worded: the counter-example holds",
+        Verdict::NotVerified => "NOT VERIFIED",
+    };
+    println!("{}  {}", report.id, report.title);
+    println!("  {}", report.statement);
+    println!("  {} instances of: {}", report.instances, report.family);
+    for quantity in &report.measured {
+        println!("  {} {}", mark(quantity), line(quantity));
+    }
+    for control in &report.controls {
+        println!("  {} control, {}: {}", mark(&control.measured), control.breaks, line(&control.measured));
+    }
+    println!("  -> {verdict}\n");
+}
+
+fn mark(quantity: &Quantity) -> &'static str {
+    if quantity.holds { "ok " } else { "BAD" }
+}
+
+fn line(quantity: &Quantity) -> String {
+    let limit = match quantity.limit {
+        Limit::AtMost(high) => format!("at most {}", number(high)),
+        Limit::AtLeast(low) => format!("at least {}", number(low)),
+        Limit::Within(low, high) => format!("within {} .. {}", number(low), number(high)),
+    };
+    let interval = quantity.interval.map(|(low, high)| format!(", 95% {} .. {}", number(low), number(high)));
+    format!("{} = {} ({limit}{})", quantity.name, number(quantity.value), interval.unwrap_or_default())
+}
+
+fn number(value: f64) -> String {
+    if value == 0.0 || (1e-2..1e4).contains(&value.abs()) { format!("{value:.4}") } else { format!("{value:.2e}") }
+}

@@ -1,0 +1,90 @@
+//! Scores of text: a learned reward model, and the tiny world's gold rule.
+
+use crate::Result;
+use crate::data::jsonl::Reference;
+use crate::models::hf;
+use crate::models::tokenizer::Tokenizer;
+use crate::reward::Score;
+use crate::tiny::gold::gold;
+use crate::world::Trajectory;
+use crate::world::text::{Response, Text};
+use candle_core::{DType, Device};
+use std::path::Path;
+
+/// A reward model of a Hugging Face folder, with its own tokenizer: it reads text.
+#[derive(Debug)]
+pub struct LearnedReward {
+    model: Text,
+    queries: u64,
+}
+
+impl LearnedReward {
+    /// Loads the folder.
+    ///
+    /// # Errors
+    /// When it is not a whole reward model.
+    pub fn load(folder: &Path, tokenizer: Tokenizer) -> Result<Self> {
+        let (config, mut store, shift) = hf::load_scalar(folder, DType::F32, &Device::Cpu)?;
+        store.freeze(|_| true);
+        Ok(Self { model: Text::reward_model(config, store, shift, tokenizer)?, queries: 0 })
+    }
+
+    /// Sets the count of queries (what a checkpoint remembers, or what a measurement should not be charged).
+    pub fn count_from(&mut self, queries: u64) {
+        self.queries = queries;
+    }
+
+    /// Scores of human references; not counted as queries.
+    ///
+    /// # Errors
+    /// When a text cannot be tokenized, or candle fails.
+    pub fn of_references(&self, references: &[Reference]) -> Result<Vec<f64>> {
+        let rows = references.iter().map(|r| self.row(&r.query, &r.reference_response, false));
+        self.model.scores(&rows.collect::<Result<Vec<_>>>()?)
+    }
+
+    fn row(&self, query: &str, response: &str, ended: bool) -> Result<Vec<u32>> {
+        let tokenizer = self.model.tokenizer();
+        let mut ids = tokenizer.encode(query)?;
+        ids.extend(tokenizer.encode(response)?);
+        ids.extend(ended.then(|| tokenizer.eos()));
+        Ok(ids)
+    }
+}
+
+impl Score<Response> for LearnedReward {
+    /// Read at EOS where the response ended, else at its last token.
+    fn score(&mut self, trajectories: &[&Trajectory<Response>]) -> Result<Vec<f64>> {
+        self.queries += trajectories.len() as u64;
+        let rows = trajectories.iter().map(|t| self.row(&t.record.query, &t.record.text, t.ended));
+        self.model.scores(&rows.collect::<Result<Vec<_>>>()?)
+    }
+
+    fn queries(&self) -> u64 {
+        self.queries
+    }
+}
+
+/// The tiny world's gold reward: what the learned one is an estimate of.
+#[derive(Debug, Default)]
+pub struct Gold {
+    queries: u64,
+}
+
+impl Gold {
+    /// The gold reward of a response.
+    pub fn of(response: &Response) -> f64 {
+        gold(&response.query, &response.text)
+    }
+}
+
+impl Score<Response> for Gold {
+    fn score(&mut self, trajectories: &[&Trajectory<Response>]) -> Result<Vec<f64>> {
+        self.queries += trajectories.len() as u64;
+        Ok(trajectories.iter().map(|t| Self::of(&t.record)).collect())
+    }
+
+    fn queries(&self) -> u64 {
+        self.queries
+    }
+}

@@ -1,0 +1,349 @@
+//! Language models: a prompt is tokens, a step is a token, a trajectory is a response.
+//!
+//! The log-probability that is trained is that of the distribution that was sampled: one temperature, EOS counted,
+//! padding not. It comes from one function, for sampling, scoring and training alike.
+
+use super::{Ask, Cotangents, Outputs, Trajectory, World, mismatched};
+use crate::models::batch::TokenBatch;
+use crate::models::config::DecoderConfig;
+use crate::models::decoder::Decoder;
+use crate::models::generate::{Completion, Generation, generate};
+use crate::models::scalar::ScalarModel;
+use crate::models::tokenizer::Tokenizer;
+use crate::models::{hf, neox};
+use crate::nn::{Choice, Purpose, Store, Streams, Temperature};
+use crate::{Error, Result};
+use candle_core::{D, DType, Tensor};
+use ndarray::{Array1, Array2};
+use std::path::Path;
+
+const ROLLOUT: Purpose = Purpose("rollout");
+
+/// Rows scored or sampled at once where no gradient is kept.
+const ROWS: usize = 64;
+
+/// What fills rows up; masked, so its value changes nothing.
+const PAD: u32 = 0;
+
+/// A prompt: its text, and the tokens the policy reads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prompt {
+    pub text: String,
+    pub ids: Vec<u32>,
+}
+
+/// A response to a prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Response {
+    /// Text of the prompt: what a reward reads.
+    pub query: String,
+    /// Tokens of the prompt, without padding.
+    pub prompt: Vec<u32>,
+    /// Tokens that count: up to and including EOS, or all that were allowed.
+    pub ids: Vec<u32>,
+    /// The response as text, without special tokens.
+    pub text: String,
+}
+
+/// How a policy is sampled.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampling {
+    /// The temperature of the policy: in sampling, in scoring and in training.
+    pub temperature: Temperature,
+    /// Longest response, tokens.
+    pub response_length: usize,
+    /// The token that ends a response; it counts.
+    pub eos: u32,
+}
+
+/// The trained model sees the variables: its outputs have gradients. Its twin shares their storage without gradients: it
+/// samples and scores.
+#[derive(Debug)]
+enum Model {
+    /// A decoder with its language head.
+    Policy { trained: Decoder, twin: Decoder },
+    /// A decoder with a scalar head, read at a row's last token.
+    Reward { trained: ScalarModel, twin: ScalarModel },
+}
+
+/// A policy or a reward model on text.
+#[derive(Debug)]
+pub struct Text {
+    config: DecoderConfig,
+    store: Store,
+    model: Model,
+    /// The reference policy; without one a policy is its own.
+    reference: Option<Decoder>,
+    tokenizer: Tokenizer,
+    sampling: Sampling,
+}
+
+/// Outputs that a gradient can be pulled through.
+#[derive(Debug)]
+pub enum Graph {
+    /// Log-probabilities of all counted tokens, row after row, and how many each row has. `[tokens]`
+    Tokens(Tensor, Vec<usize>),
+    /// `[rows]`
+    Scores(Tensor),
+}
+
+impl Text {
+    /// A policy with these parameters.
+    ///
+    /// # Errors
+    /// When the parameters do not fit `config`.
+    pub fn policy(config: DecoderConfig, store: Store, tokenizer: Tokenizer, sampling: Sampling) -> Result<Self> {
+        let trained = Decoder::new(&config, &store, neox::TRUNK)?;
+        let model = Model::Policy { twin: trained.detached(), trained };
+        Ok(Self { config, store, model, reference: None, tokenizer, sampling })
+    }
+
+    /// A reward model with these parameters, `shift` taken off every score.
+    ///
+    /// # Errors
+    /// When the parameters do not fit `config`.
+    pub fn reward_model(config: DecoderConfig, store: Store, shift: f64, tokenizer: Tokenizer) -> Result<Self> {
+        let sampling = Sampling { temperature: Temperature::ONE, response_length: 0, eos: tokenizer.eos() };
+        let trained = ScalarModel::new(&config, &store, shift)?;
+        let model = Model::Reward { twin: trained.detached(), trained };
+        Ok(Self { config, store, model, reference: None, tokenizer, sampling })
+    }
+
+    /// The same policy, compared with `reference` (a store of the same names) at every rollout.
+    ///
+    /// # Errors
+    /// When the reference's parameters do not fit.
+    pub fn with_reference(mut self, reference: &Store) -> Result<Self> {
+        self.reference = Some(Decoder::new(&self.config, reference, neox::TRUNK)?.detached());
+        Ok(self)
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// From now on the policy is the one at `temperature`.
+    pub fn set_temperature(&mut self, temperature: Temperature) {
+        self.sampling.temperature = temperature;
+    }
+
+    /// The shape of the decoder.
+    pub fn config(&self) -> &DecoderConfig {
+        &self.config
+    }
+
+    /// The parameters.
+    pub fn parameters(&self) -> &Store {
+        &self.store
+    }
+
+    /// Takes `shift` off every score from now on; nothing changes for a policy.
+    pub fn set_shift(&mut self, shift: f64) {
+        if let Model::Reward { trained, twin } = &mut self.model {
+            *trained = trained.clone().with_shift(shift);
+            *twin = trained.detached();
+        }
+    }
+
+    /// Writes model and tokenizer as a Hugging Face folder.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        match &self.model {
+            Model::Policy { .. } => hf::save(folder, &self.config, &self.store)?,
+            Model::Reward { trained, .. } => hf::save_scalar(folder, &self.config, &self.store, trained.shift())?,
+        }
+        self.tokenizer.save(folder)
+    }
+
+    /// A given response as a trajectory: no old log-probabilities, every token of `ids` counts.
+    pub fn given(
+        &self,
+        prompt: u64,
+        query: &str,
+        prompt_ids: Vec<u32>,
+        ids: Vec<u32>,
+        text: &str,
+    ) -> Trajectory<Response> {
+        let ended = ids.last() == Some(&self.sampling.eos);
+        let steps = ids.len();
+        let record = Response { query: query.into(), prompt: prompt_ids, ids, text: text.into() };
+        Trajectory { prompt, sample: 0, record, steps, old: vec![], reference: vec![], ended }
+    }
+
+    /// Scores of a reward model for `rows` of tokens, each read at its last token, without gradient.
+    ///
+    /// # Errors
+    /// When this is a policy, a row is empty, or candle fails.
+    pub fn scores(&self, rows: &[Vec<u32>]) -> Result<Vec<f64>> {
+        let Model::Reward { twin, .. } = &self.model else { return Err(no_scores()) };
+        let mut scores = vec![];
+        for rows in rows.chunks(ROWS) {
+            scores.extend(twin.rewards(&TokenBatch::right_padded(rows, PAD)?)?.to_dtype(DType::F64)?.to_vec1::<f64>()?);
+        }
+        Ok(scores)
+    }
+
+    /// `ln pi` of each counted token of `rows` (prompt, response), nats, under `decoder`, without gradient.
+    fn score_tokens(&self, decoder: &Decoder, rows: &[(&[u32], &[u32])]) -> Result<Vec<Vec<f64>>> {
+        let mut all = vec![];
+        for rows in rows.chunks(ROWS) {
+            let (logprobs, _, counts) = self.token_outputs(decoder, rows)?;
+            let flat = logprobs.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+            let mut rest = flat.as_slice();
+            for count in counts {
+                let (row, after) = rest.split_at(count);
+                all.push(row.to_vec());
+                rest = after;
+            }
+        }
+        Ok(all)
+    }
+
+    /// Log-probability and entropy of every counted token of `rows` (prompt, response), row after row, `[tokens]` each.
+    fn token_outputs(&self, decoder: &Decoder, rows: &[(&[u32], &[u32])]) -> Result<(Tensor, Tensor, Vec<usize>)> {
+        if let Some((prompt, _)) = rows.iter().find(|(prompt, ids)| prompt.is_empty() || ids.is_empty()) {
+            let what = if prompt.is_empty() { "prompt" } else { "response" };
+            return Err(Error::invalid(format!("an empty {what} has no log-probability")));
+        }
+        let whole: Vec<Vec<u32>> = rows.iter().map(|(prompt, ids)| [*prompt, *ids].concat()).collect();
+        let tokens = TokenBatch::right_padded(&whole, PAD)?;
+        let (_, time) = tokens.dims();
+        let counted = rows.iter().enumerate();
+        let at: Vec<usize> = counted
+            .flat_map(|(row, (prompt, ids))| (0..ids.len()).map(move |i| row * time + prompt.len() + i))
+            .collect();
+        let hidden = decoder.hidden(&tokens, None)?; // [rows, time, width]
+        let (logprobs, entropy) = decoder.token_logprobs(&hidden, &tokens, &at, self.sampling.temperature)?;
+        Ok((logprobs, entropy, rows.iter().map(|(_, ids)| ids.len()).collect()))
+    }
+
+    /// `k` completions of each prompt, drawn with the twin.
+    fn complete(
+        &self,
+        twin: &Decoder,
+        prompts: &[(u64, &Prompt)],
+        k: usize,
+        streams: &Streams,
+        step: u64,
+    ) -> Result<Vec<Completion>> {
+        let generation = Generation {
+            max_new: self.sampling.response_length,
+            choice: Choice::Sample(self.sampling.temperature),
+            stop: Some(self.sampling.eos),
+            samples: k,
+        };
+        let mut all = Vec::with_capacity(prompts.len() * k);
+        for prompts in prompts.chunks((ROWS / k.max(1)).max(1)) {
+            let ids: Vec<Vec<u32>> = prompts.iter().map(|(_, p)| p.ids.clone()).collect();
+            let stream = |prompt: usize, sample: usize| streams.stream(ROLLOUT, step, prompts[prompt].0, sample as u64);
+            all.extend(generate(twin, &ids, generation, stream)?);
+        }
+        Ok(all)
+    }
+}
+
+fn no_scores() -> Error {
+    Error::invalid("a policy has no scores")
+}
+
+fn no_log_probabilities() -> Error {
+    Error::invalid("a reward model has no log-probabilities")
+}
+
+impl World for Text {
+    type Prompt = Prompt;
+    type Record = Response;
+    type Graph = Graph;
+
+    fn rollout(
+        &self,
+        prompts: &[(u64, &Prompt)],
+        k: usize,
+        streams: &Streams,
+        step: u64,
+    ) -> Result<Vec<Vec<Trajectory<Response>>>> {
+        let Model::Policy { twin, .. } = &self.model else { return Err(no_log_probabilities()) };
+        let drawn = self.complete(twin, prompts, k, streams, step)?;
+        let rows: Vec<(&[u32], &[u32])> =
+            drawn.iter().enumerate().map(|(i, c)| (prompts[i / k].1.ids.as_slice(), c.ids.as_slice())).collect();
+        let old = self.score_tokens(twin, &rows)?;
+        let reference = match &self.reference {
+            Some(reference) => self.score_tokens(reference, &rows)?,
+            None => old.clone(),
+        };
+        let mut flat = vec![];
+        for (i, ((generated, old), reference)) in drawn.into_iter().zip(old).zip(reference).enumerate() {
+            let (prompt, p) = prompts[i / k];
+            let text = self.tokenizer.decode(&generated.ids, true)?;
+            let (ended, steps) = (generated.stopped, generated.ids.len());
+            let record = Response { query: p.text.clone(), prompt: p.ids.clone(), ids: generated.ids, text };
+            flat.push(Trajectory { prompt, sample: (i % k) as u64, record, steps, old, reference, ended });
+        }
+        let mut flat = flat.into_iter();
+        Ok(prompts.iter().map(|_| flat.by_ref().take(k).collect()).collect())
+    }
+
+    fn outputs(&self, trajectories: &[&Trajectory<Response>], ask: Ask) -> Result<(Outputs, Graph)> {
+        match (ask, &self.model) {
+            (Ask::LogProbabilities, Model::Policy { trained, .. }) => {
+                let rows: Vec<(&[u32], &[u32])> =
+                    trajectories.iter().map(|t| (t.record.prompt.as_slice(), t.record.ids.as_slice())).collect();
+                let (logprobs, entropy, counts) = self.token_outputs(trained, &rows)?;
+                let outputs = Outputs::LogProbabilities {
+                    values: rows_of(&logprobs, &counts)?,
+                    mask: Array2::from_shape_fn(shape(&counts), |(row, step)| f64::from(u8::from(step < counts[row]))),
+                    entropy: rows_of(&entropy, &counts)?,
+                };
+                Ok((outputs, Graph::Tokens(logprobs, counts)))
+            }
+            (Ask::Scores, Model::Reward { trained, .. }) => {
+                let rows: Vec<Vec<u32>> =
+                    trajectories.iter().map(|t| [t.record.prompt.as_slice(), &t.record.ids].concat()).collect();
+                let scores = trained.rewards(&TokenBatch::right_padded(&rows, PAD)?)?; // [rows]
+                let values = scores.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+                Ok((Outputs::Scores(Array1::from(values)), Graph::Scores(scores)))
+            }
+            (Ask::LogProbabilities, Model::Reward { .. }) => Err(no_log_probabilities()),
+            (Ask::Scores, Model::Policy { .. }) => Err(no_scores()),
+        }
+    }
+
+    fn pull(&mut self, graph: Graph, cotangents: &Cotangents) -> Result<()> {
+        let (outputs, flat): (Tensor, Vec<f64>) = match (graph, cotangents) {
+            (Graph::Tokens(logprobs, counts), Cotangents::LogProbabilities(of)) => {
+                let flat = counts.iter().enumerate().flat_map(|(row, &n)| (0..n).map(move |step| of[[row, step]]));
+                (logprobs, flat.collect())
+            }
+            (Graph::Scores(scores), Cotangents::Scores(of)) => (scores, of.to_vec()),
+            _ => return Err(mismatched()),
+        };
+        let of = Tensor::from_vec(flat, outputs.dims(), outputs.device())?.to_dtype(outputs.dtype())?;
+        let gradients = (outputs * of)?.sum(D::Minus1)?.backward()?;
+        self.store.accumulate(&gradients)
+    }
+
+    fn store(&mut self) -> &mut Store {
+        &mut self.store
+    }
+}
+
+fn shape(counts: &[usize]) -> (usize, usize) {
+    (counts.len(), counts.iter().copied().max().unwrap_or(0))
+}
+
+/// A flat `[tokens]` tensor as `[rows, steps]`, 0 where a row is shorter.
+fn rows_of(flat: &Tensor, counts: &[usize]) -> Result<Array2<f64>> {
+    let flat = flat.detach().to_dtype(DType::F64)?.to_vec1::<f64>()?;
+    let mut values = Array2::zeros(shape(counts));
+    let mut at = 0;
+    for (row, &count) in counts.iter().enumerate() {
+        for step in 0..count {
+            values[[row, step]] = flat[at];
+            at += 1;
+        }
+    }
+    Ok(values)
+}
