@@ -49,6 +49,11 @@ pub struct WorldConfig {
     pub comparisons: usize,
     /// The same, validation split.
     pub comparisons_validation: usize,
+    /// Compared pairs of the fine-tuned policy's own samples, which join the training split; a tenth as many more join
+    /// the validation split.
+    pub comparisons_of_samples: usize,
+    /// The judges' inverse noise level, per unit of gold reward.
+    pub judge_beta: f64,
     /// Size of the byte-level BPE vocabulary, special tokens included.
     pub vocabulary: usize,
     /// Longest prompt, tokens; posts are cut at a line's end to fit.
@@ -229,6 +234,7 @@ impl Config {
         at_least("world.validation", w.validation, 1)?;
         at_least("world.comparisons", w.comparisons, 1)?;
         at_least("world.comparisons_validation", w.comparisons_validation, 1)?;
+        positive("world.judge_beta", w.judge_beta)?;
         at_least("world.vocabulary", w.vocabulary, 258)?;
         at_least("world.prompt_length", w.prompt_length, 16)?;
         let m = &self.model;

@@ -78,6 +78,7 @@ impl Run {
     /// training split score 0 on average.
     pub(super) fn reward(&mut self, watch: &mut Watch<'_>) -> Result<()> {
         let tokenizer = self.tokenizer()?;
+        self.compare_samples(&self.load_policy(Stage::Sft)?, watch)?;
         let (config, language_model) = hf::load(&self.checkpoint(Stage::Sft), DType::F32, &Device::Cpu)?;
         let store = ScalarModel::initial(&config, &language_model, &self.streams)?;
         let mut world = Text::reward_model(config, store, 0.0, tokenizer)?;

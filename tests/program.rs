@@ -1,0 +1,351 @@
+//! The program as a person uses it: what it prints, what it leaves behind, what it says to bad input.
+
+use assert_cmd::Command;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use tempfile::TempDir;
+
+/// A run of every stage in a second or two.
+const SMALL: [&str; 27] = [
+    "world.corpus=60",
+    "world.train=24",
+    "world.validation=6",
+    "world.comparisons=16",
+    "world.comparisons_validation=6",
+    "world.comparisons_of_samples=10",
+    "world.vocabulary=300",
+    "world.prompt_length=180",
+    "model.hidden=16",
+    "model.layers=2",
+    "model.heads=2",
+    "model.intermediate=32",
+    "pretrain.updates=3",
+    "pretrain.batch=4",
+    "pretrain.eval_every=2",
+    "sft.updates=2",
+    "sft.batch=4",
+    "reward.updates=2",
+    "reward.batch=4",
+    "online.iterations=4",
+    "online.prompts=4",
+    "online.micro_batch=2",
+    "online.response_length=70",
+    "online.checkpoint_every=1",
+    "online.epochs=2",
+    "eval.every=2",
+    "eval.prompts=4",
+];
+
+fn rebel() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_rebel"))
+}
+
+/// `rebel train` with the small settings into `runs/NAME`, then `more`.
+fn train(runs: &Path, name: &str, more: &[&str]) -> Output {
+    let mut command = rebel();
+    command.args(["train", "--name", name, "--runs"]).arg(runs);
+    command.args(SMALL.iter().flat_map(|set| ["--set", set]));
+    command.args(more).output().unwrap()
+}
+
+fn succeeded(output: &Output) -> String {
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// The one line that an error prints, and its exit code.
+fn complaint(output: &Output) -> (i32, String) {
+    let stderr = text(&output.stderr);
+    let lines: Vec<&str> = stderr.lines().filter(|line| line.starts_with("rebel: ")).collect();
+    assert_eq!(lines.len(), 1, "{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    (output.status.code().unwrap(), lines[0].to_string())
+}
+
+/// Metrics without the keys that two equal runs may differ in.
+fn metrics(run: &Path) -> Vec<Value> {
+    let lines = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let timeless = |line: &str| {
+        let mut record: Value = serde_json::from_str(line).unwrap();
+        record.as_object_mut().unwrap().retain(|key, _| !key.starts_with("time/"));
+        record
+    };
+    lines.lines().map(timeless).collect()
+}
+
+fn digest(file: PathBuf) -> String {
+    format!("{:x}", Sha256::digest(std::fs::read(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()))))
+}
+
+fn same_results(a: &Path, b: &Path) {
+    assert_eq!(metrics(a), metrics(b));
+    for stage in ["pretrain", "sft", "reward", "online"] {
+        for file in ["model.safetensors", "optimizer.safetensors"] {
+            let of = |run: &Path| digest(run.join("checkpoints").join(stage).join(file));
+            assert_eq!(of(a), of(b), "{stage}/{file}");
+        }
+    }
+    assert_eq!(digest(a.join("samples.jsonl")), digest(b.join("samples.jsonl")));
+    assert_eq!(digest(a.join("eval.json")), digest(b.join("eval.json")));
+}
+
+#[test]
+fn two_runs_of_one_seed_write_the_same_bytes_and_another_seed_does_not() {
+    let folder = TempDir::new().unwrap();
+    for (name, seed) in [("a", "1"), ("b", "1"), ("c", "2")] {
+        succeeded(&train(folder.path(), name, &["--seed", seed]));
+    }
+    let at = |name: &str| folder.path().join(name);
+    same_results(&at("a"), &at("b"));
+    assert_ne!(metrics(&at("a")), metrics(&at("c")));
+}
+
+#[test]
+fn the_number_of_threads_changes_no_byte() {
+    let folder = TempDir::new().unwrap();
+    for threads in ["1", "2", "3"] {
+        succeeded(&train(folder.path(), threads, &["--threads", threads]));
+    }
+    same_results(&folder.path().join("1"), &folder.path().join("2"));
+    same_results(&folder.path().join("1"), &folder.path().join("3"));
+}
+
+#[test]
+fn the_micro_batch_changes_the_first_gradient_by_less_than_a_millionth() {
+    let folder = TempDir::new().unwrap();
+    for size in ["1", "3", "4"] {
+        let set = format!("online.micro_batch={size}");
+        succeeded(&train(folder.path(), size, &["--set", &set]));
+    }
+    let first = |name: &str| {
+        let all = metrics(&folder.path().join(name));
+        let record = all.iter().find(|r| r["stage"] == "rebel").unwrap();
+        ["loss/first", "gradient_norm"].map(|key| record[key].as_f64().unwrap())
+    };
+    let whole = first("4");
+    for size in ["1", "3"] {
+        for (cut, whole) in first(size).iter().zip(&whole) {
+            assert!((cut - whole).abs() <= 1e-6 * whole.abs(), "micro-batch {size}: {cut} against {whole}");
+        }
+    }
+}
+
+#[test]
+fn killed_and_resumed_run_equals_uninterrupted_run_byte_for_byte() {
+    let folder = TempDir::new().unwrap();
+    succeeded(&train(folder.path(), "whole", &[]));
+    for kill_after in [1, 9, 10] {
+        let name = format!("killed-{kill_after}");
+        let run = folder.path().join(&name);
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_rebel"));
+        child.args(["train", "--name", &name, "--runs"]).arg(folder.path());
+        child.args(SMALL.iter().flat_map(|set| ["--set", set]));
+        let mut child = child.stderr(std::process::Stdio::null()).spawn().unwrap();
+        loop {
+            let lines = std::fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |text| text.lines().count());
+            if lines >= kill_after {
+                child.kill().unwrap(); // SIGKILL
+                child.wait().unwrap();
+                break;
+            }
+            assert!(child.try_wait().unwrap().is_none(), "the run ended before it could be killed");
+        }
+        succeeded(&train(folder.path(), &name, &["--resume"]));
+        same_results(&folder.path().join("whole"), &run);
+    }
+}
+
+#[test]
+fn stages_run_one_by_one_give_what_they_give_together() {
+    let folder = TempDir::new().unwrap();
+    succeeded(&train(folder.path(), "together", &[]));
+    for stage in ["world", "pretrain", "sft", "reward", "online"] {
+        succeeded(&train(folder.path(), "apart", &["--stage", stage]));
+    }
+    same_results(&folder.path().join("together"), &folder.path().join("apart"));
+}
+
+#[test]
+fn figures_are_drawn_from_a_run() {
+    let folder = TempDir::new().unwrap();
+    succeeded(&train(folder.path(), "run", &[]));
+    let out = folder.path().join("out");
+    let output = rebel().args(["figures", "--run"]).arg(folder.path().join("run")).arg("--out").arg(&out).output();
+    succeeded(&output.unwrap());
+    for name in ["fig5_reward_kl", "fig6_regression_loss", "training_curves", "theory_conservativity"] {
+        for kind in ["svg", "png"] {
+            assert!(out.join(format!("{name}.{kind}")).metadata().unwrap().len() > 2000, "{name}.{kind}");
+        }
+    }
+}
+
+#[test]
+fn a_run_is_not_overwritten_unless_asked() {
+    let folder = TempDir::new().unwrap();
+    succeeded(&train(folder.path(), "run", &["--stage", "world"]));
+    let (code, line) = complaint(&train(folder.path(), "run", &[]));
+    assert_eq!(code, 1);
+    assert!(line.contains("exists already"), "{line}");
+    let (_, line) = complaint(&train(folder.path(), "run", &["--resume", "--seed", "9"]));
+    assert!(line.contains("config.toml: made with other settings"), "{line}");
+    // a folder that is no run is never removed
+    std::fs::create_dir(folder.path().join("mine")).unwrap();
+    std::fs::write(folder.path().join("mine/thesis.txt"), "years of work").unwrap();
+    let (_, line) = complaint(&train(folder.path(), "mine", &["--overwrite"]));
+    assert!(line.contains("not a run"), "{line}");
+    assert!(folder.path().join("mine/thesis.txt").exists());
+}
+
+#[test]
+fn damaged_model_folders_are_one_line_that_names_file_and_field() {
+    let folder = TempDir::new().unwrap();
+    for stage in ["world", "pretrain"] {
+        succeeded(&train(folder.path(), "run", &["--stage", stage]));
+    }
+    let model = folder.path().join("run/checkpoints/pretrain");
+    let (weights, config) = (model.join("model.safetensors"), model.join("config.json"));
+    let (good_weights, good_config) = (std::fs::read(&weights).unwrap(), std::fs::read_to_string(&config).unwrap());
+    let next = || complaint(&train(folder.path(), "run", &["--stage", "sft"]));
+
+    std::fs::remove_file(&weights).unwrap();
+    let (code, line) = next();
+    assert_eq!(code, 1);
+    assert!(line.contains("model.safetensors: missing"), "{line}");
+
+    for keep in [0, 5, 100, good_weights.len() - 1] {
+        std::fs::write(&weights, &good_weights[..keep]).unwrap();
+        let (code, line) = next();
+        assert_eq!(code, 1);
+        assert!(line.contains("model.safetensors"), "{keep} bytes: {line}");
+    }
+    std::fs::write(&weights, &good_weights).unwrap();
+
+    for (from, to, part) in [
+        ("\"gpt_neox\"", "\"llama\"", "config.json: model_type: llama"),
+        ("\"hidden_size\": 16", "\"hidden_size\": 0", "config.json: hidden_size: 0 is not a width"),
+        ("\"hidden_size\": 16", "\"hidden_size\": 18", "(expected"),
+    ] {
+        assert!(good_config.contains(from), "{good_config}");
+        std::fs::write(&config, good_config.replace(from, to)).unwrap();
+        let (code, line) = next();
+        assert_eq!(code, 1);
+        assert!(line.contains(part), "{line}");
+    }
+    assert!(!folder.path().join("run/checkpoints/sft").exists());
+    std::fs::write(&config, good_config).unwrap();
+    succeeded(&train(folder.path(), "run", &["--stage", "sft"]));
+}
+
+#[test]
+fn a_misspelt_key_names_the_nearest_one() {
+    let folder = TempDir::new().unwrap();
+    let (code, line) = complaint(&train(folder.path(), "run", &["--set", "online.etta=1"]));
+    assert_eq!((code, line.as_str()), (2, "rebel: --set: online.etta: unknown key (did you mean online.eta?)"));
+    let file = folder.path().join("mine.toml");
+    std::fs::write(&file, "[online]\nlearning_rte = 1e-3\n").unwrap();
+    let (code, line) = complaint(&rebel().args(["train", "--config"]).arg(&file).output().unwrap());
+    assert_eq!(code, 1);
+    assert!(
+        line.ends_with("mine.toml: online.learning_rte: unknown key (did you mean online.learning_rate?)"),
+        "{line}"
+    );
+    let (code, _) = complaint(&rebel().args(["train", "--preset", "tldr-tyni"]).output().unwrap());
+    assert_eq!(code, 2);
+    assert!(!folder.path().join("run").exists());
+}
+
+/// A full disk, as a limit on the size of files in a child that ignores SIGXFSZ: writing fails with EFBIG.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_one_line_and_leaves_nothing_half_written() {
+    use std::os::unix::process::CommandExt;
+    let folder = TempDir::new().unwrap();
+    for stage in ["world", "pretrain"] {
+        succeeded(&train(folder.path(), "run", &["--stage", stage]));
+    }
+    for (stage, limit, spoiled) in [("world", 20_000, "data"), ("sft", 30_000, "checkpoints/sft")] {
+        let name = if stage == "world" { "fresh" } else { "run" };
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_rebel"));
+        child.args(["train", "--name", name, "--stage", stage, "--runs"]).arg(folder.path());
+        child.args(SMALL.iter().flat_map(|set| ["--set", set]));
+        // SAFETY: between fork and exec only two system calls are made, both async-signal-safe.
+        unsafe {
+            child.pre_exec(move || {
+                libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+                let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+                match libc::setrlimit(libc::RLIMIT_FSIZE, &limit) {
+                    0 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                }
+            });
+        }
+        let (code, line) = complaint(&child.output().unwrap());
+        assert_eq!(code, 1);
+        assert!(line.contains("File too large"), "{line}");
+        let place = folder.path().join(name).join(spoiled);
+        assert!(!place.join("manifest.json").exists() && !place.join("state.json").exists());
+        let left = std::fs::read_dir(place.parent().unwrap()).unwrap().map(|e| e.unwrap().file_name());
+        let partial: Vec<_> = left.filter(|name| name.to_string_lossy().starts_with('.')).collect();
+        assert!(partial.is_empty(), "{partial:?}");
+    }
+    succeeded(&train(folder.path(), "run", &["--stage", "sft"]));
+}
+
+#[test]
+fn help_is_the_manual_of_what_works() {
+    let help = succeeded(&rebel().arg("--help").output().unwrap());
+    for part in ["reproduce", "verify", "train", "figures", "vectors", "Examples:", "Exit codes:"] {
+        assert!(help.contains(part), "{part}: {help}");
+    }
+    assert_eq!(rebel().arg("--colour").output().unwrap().status.code(), Some(2));
+    let shown = succeeded(&rebel().args(["train", "--dry-run", "--set", "online.eta=0.25"]).output().unwrap());
+    assert!(shown.contains("eta = 0.25"), "{shown}");
+}
+
+#[test]
+fn verify_reports_a_claim_and_its_control_to_machines() {
+    let output = rebel().args(["verify", "--claim", "md-equivalence", "--instances", "50", "--json"]).output().unwrap();
+    let report: Value = serde_json::from_str(&succeeded(&output)).unwrap();
+    let claim = &report["claims"][0];
+    assert_eq!(claim["id"], "md-equivalence");
+    assert_eq!(claim["verdict"], "verified");
+    assert!(!claim["controls"].as_array().unwrap().is_empty());
+    let (code, line) = complaint(&rebel().args(["verify", "--claim", "md"]).output().unwrap());
+    assert_eq!(code, 2);
+    assert!(line.contains("md-equivalence"), "{line}");
+}
+
+#[test]
+fn theory_vectors_are_answered_and_an_unknown_operation_is_named() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("v.json");
+    let case = r#"{"id":"a","op":"kl_tilt_sharp","input":{"s":[1.0]}},{"id":"b","op":"fly","input":{}}"#;
+    std::fs::write(&file, format!("{{\"schema\":\"rebel-theory-vectors/1\",\"topic\":\"md\",\"cases\":[{case}]}}"))
+        .unwrap();
+    let output = rebel().args(["vectors", "run"]).arg(&file).output().unwrap();
+    let answer: Value = serde_json::from_str(&succeeded(&output)).unwrap();
+    assert_eq!(answer["results"][0]["id"], "a");
+    assert_eq!(answer["results"].as_array().unwrap().len(), 1);
+    assert!(answer["skipped"].to_string().contains("fly"), "{answer}");
+    std::fs::write(&file, "{\"cases\": [").unwrap();
+    let (code, line) = complaint(&rebel().args(["vectors", "run"]).arg(&file).output().unwrap());
+    assert_eq!(code, 1);
+    assert!(line.contains("v.json"), "{line}");
+}
+
+#[test]
+fn a_model_case_is_written_where_it_is_wanted() {
+    let folder = TempDir::new().unwrap();
+    let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/hf/lm/neox_bin");
+    let output = rebel().args(["vectors", "run"]).arg(&case).arg("--out").arg(folder.path()).output().unwrap();
+    succeeded(&output);
+    assert!(folder.path().join("got.safetensors").metadata().unwrap().len() > 1000);
+    let (code, _) = complaint(&rebel().args(["vectors", "run"]).arg(&case).output().unwrap());
+    assert_eq!(code, 2);
+}
