@@ -122,8 +122,10 @@ fn gradients_are_right_across_cells() {
 #[test]
 fn first_picture_comes_soon_after_the_start() {
     let Some(kernel) = Kernel::find("first_picture_comes_soon_after_the_start") else { return };
-    let picture =
-        "let square: Svg = Svg(\"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>\".into());\nsquare";
+    let picture = "let points: Vec<(f64, f64)> = (0..50).map(|x| (x as f64, (x * x) as f64)).collect();\n\
+                   let parabola: Figure = Figure::line_plot(\"x\", \"y\")\n    \
+                   .line(Role::Measured, \"square\", &points).draw()?;\n\
+                   parabola";
     for (name, dependency, wanted) in [("rebel-rust-light", LIGHT, 10.0), ("rebel-rust", TRAIN, 12.0)] {
         let import = format!("{dependency}\nuse rebel_notebook::*;\nuse figures::{{Figure, Role}};\nstart();");
         let path = kernel.write(name, &notebook(name, &[&import, picture]));

@@ -74,20 +74,23 @@ impl Verified {
     }
 }
 
-/// Three digits; a rounding error as the power of ten above it, since its digits differ from machine to machine.
+/// Three digits; of a rounding error none, since they differ from machine to machine.
 fn number(value: f64) -> String {
     match value {
         0.0 => "0".into(),
-        v if v.abs() < 1e-6 => format!("below 1e{}", v.abs().log10().ceil()),
+        v if v.abs() < 1e-9 => "rounding error".into(),
+        v if v.abs() < 1e-3 => format!("{v:.2e}"),
         v => format!("{v:.3}"),
     }
 }
 
+/// A limit as it was written.
 fn limit(limit: Limit) -> String {
+    let short = |v: f64| if v != 0.0 && v.abs() < 1e-3 { format!("{v:e}") } else { v.to_string() };
     match limit {
-        Limit::AtMost(high) => format!("at most {high}"),
-        Limit::AtLeast(low) => format!("at least {low}"),
-        Limit::Within(low, high) => format!("{low} to {high}"),
+        Limit::AtMost(high) => format!("at most {}", short(high)),
+        Limit::AtLeast(low) => format!("at least {}", short(low)),
+        Limit::Within(low, high) => format!("{} to {}", short(low), short(high)),
     }
 }
 
@@ -115,9 +118,9 @@ mod tests {
     }
 
     #[test]
-    fn rounding_error_shows_no_digits() {
-        assert_eq!(number(3.2e-15), "below 1e-14");
-        assert_eq!(number(0.51234), "0.512");
-        assert_eq!(number(0.0), "0");
+    fn rounding_error_shows_no_digits_and_limits_are_short() {
+        assert_eq!([3.2e-15, 0.51234, 0.0].map(number), ["rounding error", "0.512", "0"]);
+        assert_eq!(limit(Limit::AtMost(1e-10)), "at most 1e-10");
+        assert_eq!(limit(Limit::Within(0.4, 0.6)), "0.4 to 0.6");
     }
 }
