@@ -1,5 +1,6 @@
 //! `rebel figures`: draw from files of results; nothing is trained here.
 
+use crate::experiment;
 use anyhow::Result;
 use rebel_figures::Written;
 use std::path::PathBuf;
@@ -27,9 +28,11 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
             let source = if figure.from_runs { "from runs" } else { "committed numbers" };
             println!("{:<24} {} ({source})", figure.name, figure.shows);
         }
+        println!("{:<24} {} (--make)", experiment::NAME, experiment::SHOWS);
         return Ok(true);
     }
     let written = match &arguments.make {
+        Some(name) if name == experiment::NAME => experiment::make(&std::env::current_dir()?, &arguments.out)?,
         Some(name) => vec![rebel_figures::make(name, &std::env::current_dir()?, &arguments.out)?],
         None => draw(&arguments.runs, &arguments.out)?,
     };

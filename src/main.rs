@@ -1,5 +1,6 @@
 //! The program `rebel`. Arguments only: what they mean is one short file a subcommand, what it does is in the crates.
 
+mod experiment;
 mod figures;
 mod progress;
 mod reproduce;

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 pub use chart::{Interval, Plot};
 pub use error::{Error, Result};
 pub use layout::Sheet;
-pub use recorded::Provenance;
+pub use recorded::{Provenance, record};
 pub use render::Figure;
 pub use style::{Colour, Dash, Ink, LEAST_DISTANCE, Marker, Role, THEME, Theme};
 

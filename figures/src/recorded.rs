@@ -46,6 +46,14 @@ impl<T: Serialize + DeserializeOwned> Recorded<T> {
     }
 }
 
+/// Writes numbers that were made outside this crate, with how they were made, whole or not at all.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn record(path: &Path, provenance: Provenance, data: Value) -> Result<()> {
+    Recorded { provenance, data }.write(path)
+}
+
 impl Provenance {
     /// What made a figure's data here and now: the commit of the checkout at `root`, this machine's processor, today.
     pub fn here(command: &str, root: &Path) -> Self {
