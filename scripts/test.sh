@@ -9,7 +9,7 @@ logs=${CARGO_TARGET_DIR:-target}/test-logs
 mkdir -p "$logs"
 rm -f "$logs"/*.log
 
-# stage NAME COMMAND...   runs a command with its output in a file; shows the file's end when it fails
+# stage NAME COMMAND...   runs a command with its output in a file; shows what failed, or the file's end
 stage() {
   local name=$1 begin=$SECONDS
   shift
@@ -18,8 +18,8 @@ stage() {
     echo "$((SECONDS - begin)) s"
   else
     echo "FAILED after $((SECONDS - begin)) s; the whole log: $logs/$name.log"
-    grep -E '^error|^warning: unused|^ +FAIL |panicked at|^test .* FAILED' "$logs/$name.log" | sort -u | head -40
-    tail -n 60 "$logs/$name.log"
+    awk '/^ +FAIL /{show=1} /^ +(PASS|SLOW) /{show=0} show' "$logs/$name.log" | head -150
+    [ "$name" = tests ] && command -v cargo-nextest > /dev/null || tail -n 80 "$logs/$name.log"
     return 1
   fi
 }
