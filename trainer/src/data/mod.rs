@@ -1,4 +1,4 @@
-//! Data files: the TL;DR prompt and its truncation ([`format`]), the token columns of the published sets
+//! Data files: the TL;DR prompt and its truncation ([`mod@format`]), the token columns of the published sets
 //! ([`columns`]), and reading rows with every dropped one counted ([`jsonl`]).
 
 pub mod columns;

@@ -1,7 +1,7 @@
 //! Decoder language models in Hugging Face's formats.
 //!
 //! [`config`] and [`decoder`] are one configurable decoder; [`neox`] says what GPT-NeoX calls its parts; [`scalar`] puts a
-//! reward or value head on it; [`generate`] samples from it; [`hf`] reads and writes folders ([`tensors`] and [`pickle`]
+//! reward or value head on it; [`mod@generate`] samples from it; [`hf`] reads and writes folders ([`tensors`] and [`pickle`]
 //! read weights); [`tokenizer`] turns text into ids.
 
 pub mod batch;

@@ -1,7 +1,7 @@
 //! The neural-network floor: what candle does not offer to someone who trains.
 //!
 //! From the bottom up: [`threads`] (how many), [`streams`] (reproducible randomness), [`store`] (named parameters and
-//! their gradients), [`init`], [`schedule`], [`clip`] and [`adamw`] (how parameters move), [`ops`] (own differentiable
+//! their gradients), [`init`], [`schedule`], [`mod@clip`] and [`adamw`] (how parameters move), [`ops`] (own differentiable
 //! operations), [`layers`] made of them, [`temperature`] and [`sample`] (exact draws).
 
 pub mod adamw;

@@ -143,7 +143,7 @@ pub fn write(dir: &Path, world: &TinyTldr, tokens: Option<&Tokens<'_>>) -> Resul
 /// `dir`. Returns the two names with their numbers of rows.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_comparisons(
     dir: &Path,
     split: Split,

@@ -1,8 +1,8 @@
 //! Facts in text: how a template with slots becomes a sentence, and how a sentence is read back.
 //!
 //! A template is plain English with slots in braces and optional groups in brackets:
-//! `My {who} {deed} my[ {amount}] {thing}[ {when}].` [`render`] fills it; [`scan`] reads any text back into words
-//! and slot values; [`expansions`] lists a template's forms with the slots left as they are.
+//! `My {who} {deed} my[ {amount}] {thing}[ {when}].` `render` fills it; [`scan`] reads any text back into words
+//! and slot values; `expansions` lists a template's forms with the slots left as they are.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
