@@ -3,6 +3,7 @@
 use assert_cmd::Command;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use tempfile::TempDir;
@@ -32,9 +33,9 @@ const SMALL: [&str; 27] = [
     "reward.updates=2",
     "reward.batch=4",
     "online.iterations=4",
-    "online.prompts=4",
-    "online.micro_batch=2",
-    "online.response_length=70",
+    "online.prompts=8",
+    "online.micro_batch=4",
+    "online.response_length=120",
     "online.checkpoint_every=1",
     "online.epochs=2",
     "eval.every=2",
@@ -105,6 +106,9 @@ fn two_runs_of_one_seed_write_the_same_bytes_and_another_seed_does_not() {
         succeeded(&train(folder.path(), name, &["--seed", seed]));
     }
     let at = |name: &str| folder.path().join(name);
+    // the online stage must have something to learn from, or these tests would compare nothing
+    let norms = metrics(&at("a")).into_iter().filter(|r| r["stage"] == "rebel").map(|r| r["gradient_norm"].as_f64());
+    assert!(norms.clone().count() == 4 && norms.flatten().all(|norm| norm > 1e-3));
     same_results(&at("a"), &at("b"));
     assert_ne!(metrics(&at("a")), metrics(&at("c")));
 }
@@ -120,7 +124,7 @@ fn the_number_of_threads_changes_no_byte() {
 }
 
 /// Every tensor of a safetensors file whose name ends in `part`, as numbers.
-fn tensors(file: PathBuf, part: &str) -> Vec<(String, Vec<f32>)> {
+fn tensors(file: PathBuf, part: &str) -> BTreeMap<String, Vec<f32>> {
     let bytes = std::fs::read(file).unwrap();
     let all = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let numbers = |data: &[u8]| data.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
@@ -136,21 +140,23 @@ fn the_micro_batch_changes_gradients_by_less_than_a_millionth() {
     let folder = TempDir::new().unwrap();
     // after one step Adam's first moment is a tenth of the gradient
     let one_step = ["--set", "online.iterations=1", "--set", "online.epochs=1"];
-    for size in ["1", "3", "4"] {
+    for size in ["1", "3", "8"] {
         let set = format!("online.micro_batch={size}");
         succeeded(&train(folder.path(), size, &[&one_step[..], &["--set", &set]].concat()));
     }
     let moments =
         |name: &str| tensors(folder.path().join(name).join("checkpoints/online/optimizer.safetensors"), FIRST);
-    let whole = moments("4");
+    let whole = moments("8");
     assert!(whole.len() > 10, "{:?}", whole.iter().map(|(name, _)| name).collect::<Vec<_>>());
+    // Relative to the whole gradient: some of its parts (the bias of attention's keys) are zero but for rounding.
+    let norm = |of: &mut dyn Iterator<Item = f32>| of.fold(0.0, |sum, x| sum + f64::from(x) * f64::from(x)).sqrt();
+    let size_of_whole = norm(&mut whole.iter().flat_map(|(_, g)| g.iter().copied()));
+    assert!(size_of_whole > 0.0);
     for size in ["1", "3"] {
-        for ((name, cut), (_, whole)) in moments(size).iter().zip(&whole) {
-            let largest = whole.iter().fold(0f32, |m, x| m.max(x.abs()));
-            let worst = cut.iter().zip(whole).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
-            assert!(largest > 0.0, "{name} has no gradient");
-            assert!(worst <= 1e-6 * largest.max(1e-6), "micro-batch {size}, {name}: {worst:e} of {largest:e}");
-        }
+        let cut = moments(size);
+        let differences = cut.iter().zip(&whole).flat_map(|((_, a), (_, b))| a.iter().zip(b).map(|(a, b)| a - b));
+        let relative = norm(&mut differences.into_iter()) / size_of_whole;
+        assert!(relative <= 1e-6, "micro-batch {size}: {relative:e}");
     }
 }
 
