@@ -16,12 +16,15 @@ pub struct Arguments {
     /// What every random stream starts from
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Folder of runs; an earlier tldr-tiny in it is replaced
+    /// Folder of runs; a tldr-tiny of the same settings in it is taken as it is, or finished
     #[arg(long, default_value = "runs")]
     runs: PathBuf,
     /// Where figures go
     #[arg(long, default_value = "figures/out")]
     out: PathBuf,
+    /// Train again, even where the same run is there already
+    #[arg(long)]
+    overwrite: bool,
 }
 
 /// Runs everything; `true` when every claim came out as stated.
@@ -37,7 +40,16 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     let folder = arguments.runs.join(PRESET);
     let config = Config::resolve(PRESET, None, &[format!("seed={}", arguments.seed)])?;
     let trained = Instant::now();
-    train::train(&folder, config, Mode::Overwrite, None)?;
+    let begun = folder.join("config.toml").is_file();
+    let mode = match (arguments.overwrite, begun) {
+        (true, _) => Mode::Overwrite,
+        (false, true) => Mode::Resume,
+        (false, false) => Mode::New,
+    };
+    if mode == Mode::Resume {
+        println!("{} is there already (--overwrite trains it again)", folder.display());
+    }
+    train::train(&folder, config, mode, None)?;
     let training_took = trained.elapsed();
 
     println!("== figures");

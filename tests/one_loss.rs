@@ -14,7 +14,8 @@ fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
 }
 
 /// Words that a loss would need: the trainer has them in none of its sources.
-const LOSSES: [&str; 6] = ["log_sigmoid", "softplus", "logsigmoid", "cross_entropy(", "cross_entropy_with", "nll_loss"];
+const LOSSES: [&str; 8] =
+    ["log_sigmoid", "softplus", "logsigmoid", "cross_entropy(", "cross_entropy_with", "nll_loss", "/ eta", "/ o.eta"];
 
 #[test]
 fn the_trainer_computes_no_loss_of_its_own() {

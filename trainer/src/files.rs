@@ -106,7 +106,8 @@ pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Resu
     // An old folder cannot be replaced in one step: it steps aside, and goes once the new one is in its place.
     let aside = path.is_dir().then(|| tempfile::Builder::new().prefix(".replaced-").tempdir_in(above));
     let aside = aside.transpose().map_err(failed)?;
-    let old: Option<PathBuf> = aside.as_ref().map(|folder| folder.path().join("old"));
+    let name = path.file_name().unwrap_or_default();
+    let old: Option<PathBuf> = aside.as_ref().map(|folder| folder.path().join(name));
     if let Some(old) = &old {
         std::fs::rename(path, old).map_err(failed)?;
     }
@@ -118,6 +119,34 @@ pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Resu
     }
     let _ = partial.keep(); // its name is gone: nothing to remove
     File::open(above).and_then(|f| f.sync_all()).map_err(failed)
+}
+
+/// Puts right what a process that was killed inside [`write_folder`] left in `above`: a folder that had stepped aside
+/// and was not replaced goes back to its place, and everything unfinished is removed.
+///
+/// # Errors
+/// When something cannot be moved or removed.
+pub fn recover(above: &Path) -> Result<()> {
+    let failed = |e: std::io::Error| Error::file(above, e);
+    if !above.is_dir() {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(above).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with(".replaced-") && path.is_dir() {
+            for old in std::fs::read_dir(&path).map_err(failed)? {
+                let old = old.map_err(failed)?;
+                if !above.join(old.file_name()).exists() {
+                    std::fs::rename(old.path(), above.join(old.file_name())).map_err(failed)?;
+                }
+            }
+        }
+        if (name.starts_with(".replaced-") || name.starts_with(".partial-")) && path.is_dir() {
+            std::fs::remove_dir_all(&path).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -140,6 +169,17 @@ mod tests {
         assert!(write_whole(&path, full).unwrap_err().to_string().ends_with("a.json: cannot be written: disk full"));
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         assert_eq!(names(folder.path()), ["a.json"]);
+    }
+
+    #[test]
+    fn a_kill_between_the_two_renames_loses_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join(".replaced-x1/model")).unwrap();
+        std::fs::write(folder.path().join(".replaced-x1/model/weights"), "one").unwrap();
+        std::fs::create_dir(folder.path().join(".partial-y2")).unwrap();
+        recover(folder.path()).unwrap();
+        assert_eq!(std::fs::read(folder.path().join("model/weights")).unwrap(), b"one");
+        assert_eq!(names(folder.path()), ["model"]);
     }
 
     #[test]

@@ -48,11 +48,17 @@ pub fn update<W: World, O: Objective>(
 ) -> Result<Updated> {
     let seen = gradient(world, objective, groups, optimizer.micro_batch)?;
     let store = world.store();
-    if let Some(name) = store.missing_gradients().first() {
+    let missing = store.missing_gradients();
+    let mut gradients = store.take_gradients();
+    if let Some(name) = missing.first() {
         return Err(Error::invalid(format!("{name}: no gradient reached this trainable parameter")));
     }
-    let mut gradients = store.take_gradients();
     let (gradient_norm, _) = clip(&mut gradients, optimizer.clip)?;
+    if !gradient_norm.is_finite() {
+        return Err(Error::invalid(format!(
+            "the gradient's norm became {gradient_norm} (a smaller learning rate may help)"
+        )));
+    }
     optimizer.adamw.step(store, &gradients, learning_rate)?;
     Ok(Updated { gradient_norm, ..seen })
 }
@@ -92,6 +98,7 @@ pub fn gradient<W: World, O: Objective>(
         world.pull(graph, &cotangents)?;
     }
     if !sums.loss.is_finite() {
+        world.store().take_gradients();
         return Err(Error::invalid(format!("the loss became {} (a smaller learning rate may help)", sums.loss)));
     }
     Ok(sums.finish())

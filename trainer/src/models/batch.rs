@@ -89,11 +89,6 @@ impl TokenBatch {
     pub fn positions(&self) -> &[u32] {
         &self.positions
     }
-
-    /// Number of real tokens in each row.
-    pub fn lengths(&self) -> Vec<usize> {
-        self.mask.chunks_exact(self.time).map(|row| row.iter().filter(|&&m| m).count()).collect()
-    }
 }
 
 /// Keys and values of tokens already seen, pre-allocated for `capacity` columns shared by left-padded rows.

@@ -96,6 +96,9 @@ impl DecoderConfig {
             ("num_attention_heads", self.heads),
             ("max_position_embeddings", self.max_positions),
         ];
+        if self.layers > 4096 {
+            return Err(("num_hidden_layers", format!("{} is too many (expected at most 4096)", self.layers)));
+        }
         for (field, value) in widths {
             if value == 0 {
                 return Err((field, format!("{value} is not a width (expected at least 1)")));

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::config::DecoderConfig;
 use super::decoder::Decoder;
 use super::neox;
-use super::scalar::{self, ScalarModel};
+use super::scalar::ScalarModel;
 use super::tensors::{self, Weights};
 use crate::files;
 use crate::nn::Store;
@@ -155,6 +155,3 @@ fn load_weights(
     }
     Ok(store)
 }
-
-/// Name of a scalar model's trunk in its files.
-pub const SCALAR_TRUNK: &str = scalar::TRUNK;

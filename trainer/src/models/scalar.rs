@@ -3,7 +3,7 @@
 //! Files hold the trunk as `lm_backbone.*` and the head as `scalar_head.{weight,bias}`; `config.json` nests the trunk's
 //! config under `base_config` and has a `bias` that is subtracted from every score.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use super::batch::TokenBatch;
 use super::config::DecoderConfig;
@@ -76,11 +76,6 @@ impl ScalarModel {
         Ok((scores.squeeze(candle_core::D::Minus1)? - self.shift)?)
     }
 
-    /// A score at every token, `[batch, time]`.
-    pub fn values(&self, tokens: &TokenBatch) -> Result<Tensor> {
-        self.score_hidden(&self.decoder.hidden(tokens, None)?)
-    }
-
     /// A score for each row, `[batch]`, read at its last real token.
     pub fn rewards(&self, tokens: &TokenBatch) -> Result<Tensor> {
         let (batch, time) = tokens.dims();
@@ -98,10 +93,5 @@ impl ScalarModel {
         all.insert(format!("{HEAD}.weight"), vec![1, config.width]);
         all.insert(format!("{HEAD}.bias"), vec![1]);
         all
-    }
-
-    /// The dtype scores come in.
-    pub fn dtype(&self) -> DType {
-        self.head.weight().dtype()
     }
 }

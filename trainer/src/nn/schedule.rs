@@ -26,9 +26,6 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// A rate that never changes.
-    pub const CONSTANT: Self = Self { decay: Decay::Constant, warmup: 0, total: 0 };
-
     /// Multiplier of the base rate at `step` (0 is the first update).
     pub fn multiplier(&self, step: u64) -> f64 {
         let Self { decay, warmup, total } = *self;

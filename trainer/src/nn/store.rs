@@ -131,13 +131,6 @@ impl Store {
         &self.device
     }
 
-    /// Number of scalars in trainable parameters and in all parameters.
-    pub fn counts(&self) -> (usize, usize) {
-        let count = |p: &Parameter| p.var.elem_count();
-        let all = self.parameters.values().map(count).sum();
-        (self.parameters.values().filter(|p| p.trainable).map(count).sum(), all)
-    }
-
     /// Every parameter as a tensor that shares its storage, for saving.
     pub fn to_tensors(&self) -> BTreeMap<String, Tensor> {
         self.parameters.iter().map(|(name, p)| (name.clone(), p.var.as_detached_tensor())).collect()
@@ -178,25 +171,6 @@ impl Store {
             };
             self.gradients.insert(name.clone(), sum);
         }
-        Ok(())
-    }
-
-    /// Adds one parameter's gradient computed elsewhere. Fails for an unknown or frozen name or another shape.
-    pub fn accumulate_one(&mut self, name: &str, gradient: &Tensor) -> Result<()> {
-        let parameter = self
-            .parameters
-            .get(name)
-            .filter(|p| p.trainable)
-            .ok_or_else(|| Error::invalid(format!("{name}: no such trainable parameter")))?;
-        if parameter.var.dims() != gradient.dims() {
-            let (found, expected) = (gradient.dims(), parameter.var.dims());
-            return Err(Error::invalid(format!("{name}: gradient of shape {found:?} (expected {expected:?})")));
-        }
-        let sum = match self.gradients.get(name) {
-            Some(sum) => sum.add(gradient)?.detach(),
-            None => gradient.detach(),
-        };
-        self.gradients.insert(name.to_string(), sum);
         Ok(())
     }
 

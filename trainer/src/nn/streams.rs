@@ -22,11 +22,6 @@ impl Streams {
         Self { seed }
     }
 
-    /// The seed given.
-    pub fn seed(&self) -> u64 {
-        self.seed
-    }
-
     /// The stream of (`purpose`, `step`, `prompt`, `sample`). Key: seed, hash of the purpose, step and prompt, 64 bits
     /// each, little-endian; stream number: sample. Only the purpose is hashed, so no other two ever collide.
     pub fn stream(&self, purpose: Purpose, step: u64, prompt: u64, sample: u64) -> ChaCha8Rng {

@@ -180,14 +180,21 @@ impl Config {
             let over: Table = toml::from_str(&text).map_err(|e| Error::file(file, one_line(&e.to_string())))?;
             lay_over(&mut table, over, file, "")?;
         }
+        let from_files = file.map_or_else(|| preset_file(name), PathBuf::from);
+        Self::checked(table.clone(), &from_files)?;
+        // what was typed is wrong usage, whatever the files say
+        let typed = |error: Error| Error::Usage(error.to_string());
         for set in sets {
             let over = parse_set(set, &table)?;
-            lay_over(&mut table, over, Path::new("--set"), "").map_err(|error| Error::Usage(error.to_string()))?;
+            lay_over(&mut table, over, Path::new("--set"), "").map_err(typed)?;
         }
-        let config: Config = table.try_into().map_err(|e: toml::de::Error| {
-            Error::file(file.map_or_else(|| preset_file(name), PathBuf::from), one_line(&e.to_string()))
-        })?;
-        config.check(file.unwrap_or(&preset_file(name)))?;
+        Self::checked(table, Path::new("--set")).map_err(typed)
+    }
+
+    fn checked(table: Table, file: &Path) -> Result<Self> {
+        let config: Config =
+            table.try_into().map_err(|e: toml::de::Error| Error::file(file, one_line(&e.to_string())))?;
+        config.check(file)?;
         Ok(config)
     }
 
@@ -221,8 +228,8 @@ impl Config {
             _ => Ok(()),
         };
         let positive = |key: &str, value: f64| match value {
-            v if v > 0.0 => Ok(()),
-            v => Err(Error::field(file, key, format!("{v} is not usable (expected a number above 0)"))),
+            v if v > 0.0 && v.is_finite() => Ok(()),
+            v => Err(Error::field(file, key, format!("{v} is not usable (expected a finite number above 0)"))),
         };
         let not_negative = |key: &str, value: f64| match value {
             v if v >= 0.0 && v.is_finite() => Ok(()),
@@ -252,7 +259,7 @@ impl Config {
             at_least(&format!("{name}.updates"), s.updates, 1)?;
             at_least(&format!("{name}.eval_every"), s.eval_every, 1)?;
             not_negative(&format!("{name}.learning_rate"), s.learning_rate)?;
-            s.optimizer.check(name, &positive, &not_negative)?;
+            s.optimizer.check(file, name)?;
         }
         let o = &self.online;
         positive("online.eta", o.eta)?;
@@ -270,25 +277,36 @@ impl Config {
         not_negative("online.learning_rate", o.learning_rate)?;
         positive("online.temperature", o.temperature)?;
         not_negative("online.kl", o.kl)?;
-        o.optimizer.check("online", &positive, &not_negative)?;
+        if !o.missing_eos.is_finite() {
+            let what = format!("{} is not usable (expected a finite number)", o.missing_eos);
+            return Err(Error::field(file, "online.missing_eos", what));
+        }
+        o.optimizer.check(file, "online")?;
         at_least("eval.every", self.eval.every, 1)?;
         at_least("eval.prompts", self.eval.prompts, 1)
     }
 }
 
 impl OptimizerConfig {
-    fn check(
-        &self,
-        stage: &str,
-        positive: &impl Fn(&str, f64) -> Result<()>,
-        not_negative: &impl Fn(&str, f64) -> Result<()>,
-    ) -> Result<()> {
-        let key = |name: &str| format!("{stage}.optimizer.{name}");
-        not_negative(&key("beta1"), self.beta1)?;
-        not_negative(&key("beta2"), self.beta2)?;
-        positive(&key("epsilon"), self.epsilon)?;
-        not_negative(&key("weight_decay"), self.weight_decay)?;
-        positive(&key("clip"), self.clip)
+    fn check(&self, file: &Path, stage: &str) -> Result<()> {
+        for (name, value, fits, expected) in [
+            ("beta1", self.beta1, (0.0..1.0).contains(&self.beta1), "a number from 0 to below 1"),
+            ("beta2", self.beta2, (0.0..1.0).contains(&self.beta2), "a number from 0 to below 1"),
+            ("epsilon", self.epsilon, self.epsilon > 0.0 && self.epsilon.is_finite(), "a finite number above 0"),
+            (
+                "weight_decay",
+                self.weight_decay,
+                self.weight_decay >= 0.0 && self.weight_decay.is_finite(),
+                "a number of at least 0",
+            ),
+            ("clip", self.clip, self.clip > 0.0, "a number above 0, or inf"),
+        ] {
+            if !fits {
+                let what = format!("{value} is not usable (expected {expected})");
+                return Err(Error::field(file, format!("{stage}.optimizer.{name}"), what));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -403,7 +421,13 @@ mod tests {
     fn wrong_types_and_ranges_are_errors_that_name_the_key() {
         for (set, part) in [
             ("online.eta=fast", "online.eta: \"fast\" is a text (expected a number)"),
-            ("online.eta=0", "online.eta: 0 is not usable (expected a number above 0)"),
+            ("online.eta=0", "--set: online.eta: 0 is not usable (expected a finite number above 0)"),
+            ("online.eta=inf", "--set: online.eta: inf is not usable (expected a finite number above 0)"),
+            (
+                "sft.optimizer.beta2=1",
+                "--set: sft.optimizer.beta2: 1 is not usable (expected a number from 0 to below 1)",
+            ),
+            ("online.algorithm=ppo", "--set: "),
             ("online.samples=3", "online.samples: 3 samples a prompt (expected 2"),
             ("model.heads=7", "model.heads: 7 heads do not divide"),
             ("online", "--set online: not an assignment"),

@@ -42,7 +42,12 @@ impl JsonLines {
     pub fn write(&mut self, record: &Value) -> Result<()> {
         let mut line = record.to_string();
         line.push('\n');
-        self.file.write_all(line.as_bytes()).map_err(|e| Error::file(&self.path, e))
+        let failed = |e: std::io::Error| Error::file(&self.path, e);
+        let before = self.file.metadata().map_err(failed)?.len();
+        self.file.write_all(line.as_bytes()).map_err(|error| {
+            self.file.set_len(before).ok(); // no half line on a full disk
+            failed(error)
+        })
     }
 
     /// Bytes written so far, on disk.

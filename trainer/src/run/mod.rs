@@ -9,7 +9,8 @@
 //!   checkpoints/STAGE/     a Hugging Face folder, with optimizer.safetensors and state.json beside the weights
 //! ```
 //!
-//! A stage is finished when its checkpoint says so; one that is not goes on from it.
+//! A stage is finished when its checkpoint says so. Interrupted, the online stage goes on from its last checkpoint, and a
+//! supervised one, which is short, starts again; either way the run ends with the bytes of an uninterrupted one.
 
 pub mod checkpoint;
 pub mod config;
@@ -19,10 +20,11 @@ mod supervised;
 mod world;
 
 use crate::nn::Streams;
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 use checkpoint::State;
 use config::Config;
 use metrics::JsonLines;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// The steps of an experiment, in order. Each reads what the earlier ones wrote.
@@ -59,8 +61,8 @@ impl Stage {
 /// What a run tells whoever watches it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// A stage begins; it has this many steps.
-    Stage { name: &'static str, steps: usize },
+    /// A stage begins; it has this many steps, of which so many were done before.
+    Stage { name: &'static str, steps: usize, done: usize },
     /// So many of its steps are done; `line` says how it goes.
     Step { done: usize, line: String },
     /// Something worth a line.
@@ -89,6 +91,8 @@ pub struct Run {
     metrics: JsonLines,
     samples: JsonLines,
     streams: Streams,
+    /// Held as long as the run is open: two processes must not write to one run.
+    _lock: File,
 }
 
 impl Run {
@@ -104,6 +108,7 @@ impl Run {
             match mode {
                 _ if empty => {}
                 Mode::Overwrite if settings.is_file() => {
+                    lock(folder)?;
                     std::fs::remove_dir_all(folder).map_err(|e| Error::file(folder, e))?;
                 }
                 Mode::Overwrite => return Err(Error::file(folder, "not a run (expected a config.toml in it)")),
@@ -120,8 +125,10 @@ impl Run {
                 return Err(Error::file(settings, what));
             }
         } else {
-            crate::files::write_whole(&settings, |w| w.write_all(config.to_toml().as_bytes()))?;
+            files::write_whole(&settings, |w| w.write_all(config.to_toml().as_bytes()))?;
         }
+        let lock = lock(folder)?;
+        files::recover(&folder.join("checkpoints"))?;
         let at = Self::last_state(folder)?;
         let (metrics, samples) = (folder.join("metrics.jsonl"), folder.join("samples.jsonl"));
         Ok(Self {
@@ -130,6 +137,7 @@ impl Run {
             streams: Streams::new(config.seed),
             folder: folder.into(),
             config,
+            _lock: lock,
         })
     }
 
@@ -151,7 +159,7 @@ impl Run {
     pub fn stages(&mut self, stages: Vec<Stage>, watch: &mut Watch<'_>) -> Result<()> {
         for stage in stages {
             if self.finished(stage)? {
-                watch(Event::Stage { name: stage.name(), steps: 0 });
+                watch(Event::Stage { name: stage.name(), steps: 0, done: 0 });
                 watch(Event::Note("finished already".into()));
                 continue;
             }
@@ -168,9 +176,7 @@ impl Run {
 
     fn finished(&self, stage: Stage) -> Result<bool> {
         match stage {
-            Stage::World => {
-                Ok(self.data().join("manifest.json").is_file() && self.data().join("tokenizer.json").is_file())
-            }
+            Stage::World => Ok(self.data().join("manifest.json").is_file()),
             _ if self.checkpoint(stage).is_dir() => Ok(checkpoint::load_state(&self.checkpoint(stage))?.finished),
             _ => Ok(false),
         }
@@ -201,5 +207,15 @@ impl Run {
             metrics_bytes: self.metrics.synced_length()?,
             samples_bytes: self.samples.synced_length()?,
         })
+    }
+}
+
+/// Claims the run for this process.
+fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join(".lock");
+    let file = File::create(&path).map_err(|e| Error::file(&path, e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_) => Err(Error::file(folder, "in use by another process (expected to be the only one)")),
     }
 }

@@ -17,6 +17,8 @@ use crate::rewards::{Gold, LearnedReward};
 use crate::world::text::{Prompt, Response, Text};
 use crate::world::{Ask, Group, Outputs, Trajectory, World};
 use candle_core::{DType, Device};
+use ndarray::arr2;
+use rebel_theory::objective;
 use serde_json::json;
 use std::time::Instant;
 
@@ -29,6 +31,19 @@ impl Run {
         match self.config.online.algorithm {
             Method::Rebel => self.online_with(&Rebel { eta: self.config.eta()? }, watch),
             Method::Rloo => self.online_with(&Rloo { k: self.config.online.samples }, watch),
+        }
+    }
+
+    /// What is done to a score before it is a reward.
+    fn recipe(&self) -> Recipe {
+        Recipe { missing_eos: Some(self.config.online.missing_eos), kl: self.config.online.kl }
+    }
+
+    /// What metrics and figures call the online stage: the method, and how many samples a prompt where that varies.
+    fn stage_label(&self) -> String {
+        match self.config.online.algorithm {
+            Method::Rebel => "rebel".into(),
+            Method::Rloo => format!("rloo-{}", self.config.online.samples),
         }
     }
 
@@ -47,10 +62,11 @@ impl Run {
         score.count_from(standing.as_ref().map_or(0, |s| s.queries));
         let prompts = self.prompts("train", world.tokenizer(), watch)?;
         let validation = self.prompts("validation", world.tokenizer(), watch)?;
-        let recipe = Recipe { missing_eos: Some(o.missing_eos), kl: o.kl };
+        let recipe = self.recipe();
         let online = Online { prompts: o.prompts, samples: o.samples, epochs: o.epochs };
         let schedule = Schedule { decay: o.schedule, warmup: 0, total: o.iterations as u64 };
-        watch(Event::Stage { name: Stage::Online.name(), steps: o.iterations });
+        let done = standing.as_ref().map_or(0, |s| s.step);
+        watch(Event::Stage { name: Stage::Online.name(), steps: o.iterations, done });
         if standing.is_none() {
             self.final_evaluation("sft", &world, &validation, watch)?;
         }
@@ -79,14 +95,14 @@ impl Run {
                 rate,
             )?;
             let mut record =
-                iteration_record(o.algorithm.name(), &iteration, done, o.prompts * done, score.queries(), rate);
+                iteration_record(&self.stage_label(), &iteration, done, o.prompts * done, score.queries(), rate);
             if let Some(held_out) = held_out {
-                record = self.measure(record, &held_out, &world, o.eta)?;
+                record = self.measure(record, &held_out, &world)?;
             }
             let shown = |key: &str| record.get(key).unwrap_or(f64::NAN);
             let line = format!(
                 "loss {:.3}  score {:.2}  gold {:.2}  kl {:.2}",
-                shown("loss/regression"),
+                shown("loss/first"),
                 shown("objective/scores"),
                 shown("objective/gold"),
                 shown("objective/kl"),
@@ -134,43 +150,49 @@ impl Run {
         record: Record,
         held_out: &(Vec<Group<Response>>, Vec<Rewarded>),
         world: &Text,
-        eta: f64,
     ) -> Result<Record> {
         let (groups, rewarded) = held_out;
-        let moved = self.moved(world, groups)?;
-        let wanted: Vec<f64> = groups.iter().map(|g| g.rewards[0] - g.rewards[1]).collect();
-        let losses: Vec<f64> = moved.iter().zip(&wanted).map(|(m, w)| (m / eta - w).powi(2)).collect();
-        let (loss, stderr) = mean_and_error(&losses); // one pair a prompt: independent
         let gold = |g: &Group<Response>| mean(g.trajectories.iter().map(|t| Gold::of(&t.record))).unwrap_or(f64::NAN);
         for group in groups.iter().take(self.config.eval.samples) {
             let t = &group.trajectories[0];
             self.samples.write(&json!({
-                "stage": self.config.online.algorithm.name(), "step": record.get("step").unwrap_or(0.0) as u64,
+                "stage": self.stage_label(), "step": record.get("step").unwrap_or(0.0) as u64,
                 "query": t.record.query, "response": t.record.text, "reward": group.rewards[0],
                 "gold": Gold::of(&t.record), "ended": t.ended,
             }))?;
         }
-        Ok(record
-            .number("heldout/pair_loss", loss)
-            .number("heldout/stderr", stderr)
-            .number("heldout/null_loss", mean(wanted.iter().map(|w| w * w)).unwrap_or(f64::NAN))
+        let mut record = record
             .number("eval/scores", mean(rewarded.iter().map(|r| r.score)).unwrap_or(f64::NAN))
             .number("eval/kl", mean(rewarded.iter().map(|r| r.kl)).unwrap_or(f64::NAN))
-            .number("eval/gold", mean(groups.iter().map(gold)).unwrap_or(f64::NAN)))
+            .number("eval/gold", mean(groups.iter().map(gold)).unwrap_or(f64::NAN));
+        if self.config.online.algorithm == Method::Rebel {
+            let losses = self.pair_losses(world, groups)?;
+            let (loss, stderr) = mean_and_error(&losses); // one pair a prompt: independent
+            let null = groups.iter().map(|g| (g.rewards[0] - g.rewards[1]).powi(2));
+            record = record
+                .number("heldout/pair_loss", loss)
+                .number("heldout/stderr", stderr)
+                .number("heldout/null_loss", mean(null).unwrap_or(f64::NAN));
+        }
+        Ok(record)
     }
 
-    /// How far each pair's log-ratio has moved since it was drawn, nats.
-    fn moved(&self, world: &Text, groups: &[Group<Response>]) -> Result<Vec<f64>> {
-        let mut moved = vec![];
+    /// Equation 1 of each pair under the current parameters, in squared units of reward.
+    fn pair_losses(&self, world: &Text, groups: &[Group<Response>]) -> Result<Vec<f64>> {
+        let mut losses = vec![];
         for groups in groups.chunks(self.config.online.micro_batch) {
-            let rows: Vec<&Trajectory<Response>> = groups.iter().flat_map(|g| &g.trajectories[..2]).collect();
+            let rows: Vec<&Trajectory<Response>> = groups.iter().flat_map(|g| &g.trajectories).collect();
             let (outputs, _) = world.outputs(&rows, Ask::LogProbabilities)?;
             let Outputs::LogProbabilities { values, .. } = outputs else { unreachable!("asked for log-probabilities") };
-            let change: Vec<f64> =
-                values.rows().into_iter().zip(&rows).map(|(new, t)| new.sum() - t.old_total()).collect();
-            moved.extend(change.chunks(2).map(|pair| pair[0] - pair[1]));
+            let new: Vec<f64> = values.rows().into_iter().map(|row| row.sum()).collect();
+            let old: Vec<f64> = rows.iter().map(|t| t.old_total()).collect();
+            for (i, group) in groups.iter().enumerate() {
+                let pair = |of: &[f64]| arr2(&[[of[0], of[1]]]).into_dyn(); // [1, 2]
+                let (new, old) = (pair(&new[2 * i..]), pair(&old[2 * i..]));
+                losses.push(objective::rebel(&new, &old, &pair(&group.rewards), self.config.eta()?)?.sum());
+            }
         }
-        Ok(moved)
+        Ok(losses)
     }
 
     /// One sample for every validation prompt: mean gold reward, learned score and KL, with standard errors, into
@@ -186,7 +208,9 @@ impl Run {
             .collect();
         let mut learned = LearnedReward::load(&self.checkpoint(Stage::Reward), self.tokenizer()?)?;
         let flat: Vec<&Trajectory<Response>> = drawn.iter().collect();
-        let scores = learned.score(&flat)?;
+        let recipe = self.recipe();
+        let raw = learned.score(&flat)?;
+        let scores: Vec<f64> = flat.iter().zip(&raw).map(|(t, &raw)| recipe.apply(raw, t).score).collect();
         let gold: Vec<f64> = drawn.iter().map(|t| Gold::of(&t.record)).collect();
         let file = self.folder.join("eval.json");
         let mut all = if file.is_file() { files::read_json(&file)? } else { json!({}) };
@@ -264,7 +288,10 @@ fn iteration_record(
         .number("objective/scores", of(|r| r.score))
         .number("objective/rlhf_reward", of(|r| r.reward))
         .number("objective/gold", number(mean(trajectories().map(|t| Gold::of(&t.record)))))
-        .number("loss/regression", number(mean(updates.iter().map(|u| u.loss))))
+        .number(
+            if stage == "rebel" { "loss/regression" } else { "loss/policy_avg" },
+            number(mean(updates.iter().map(|u| u.loss))),
+        )
         .number("loss/first", number(first.map(|u| u.loss)))
         .number("loss/last", number(last.map(|u| u.loss)))
         .number("policy/approxkl_avg", number(mean(updates.iter().map(|u| u.approximate_kl))))

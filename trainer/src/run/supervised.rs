@@ -121,7 +121,7 @@ impl Run {
         if data.is_empty() {
             return Err(Error::invalid(format!("{}: no row of the data is left to learn from", stage.name())));
         }
-        watch(Event::Stage { name: stage.name(), steps: settings.updates });
+        watch(Event::Stage { name: stage.name(), steps: settings.updates, done: 0 });
         let walk = settings.walk();
         let mut optimizer = settings.optimizer.build(settings.micro_batch);
         for step in 0..settings.updates {

@@ -13,18 +13,22 @@ use crate::world::text::{Prompt, Text};
 use crate::world::{Group, World};
 use std::path::PathBuf;
 
+/// Compared samples are drawn with step numbers of their own, so that they share no stream with the online stage.
+const COMPARED: u64 = 1 << 40;
+
 /// Folder of the comparisons of the policy's own samples.
 const SAMPLES: &str = "sft-samples";
 
 impl Run {
     pub(super) fn make_world(&mut self, watch: &mut Watch<'_>) -> Result<()> {
-        watch(Event::Stage { name: Stage::World.name(), steps: 2 });
+        watch(Event::Stage { name: Stage::World.name(), steps: 2, done: 0 });
         let w = &self.config.world;
         let texts = tiny::corpus(self.config.seed, w.corpus as u64);
         let tokenizer = Tokenizer::train(texts, w.vocabulary)?;
         watch(Event::Step { done: 1, line: format!("tokenizer of {} tokens", tokenizer.vocab_len()) });
-        self.with_columns(&tokenizer, |tokens| tiny::write(&self.data(), &self.settings(), Some(tokens)))?;
         tokenizer.save(&self.data())?;
+        // its manifest is the last file: a folder with a manifest is a whole world
+        self.with_columns(&tokenizer, |tokens| tiny::write(&self.data(), &self.settings(), Some(tokens)))?;
         watch(Event::Step { done: 2, line: format!("{} references, {} comparisons", w.train, w.comparisons) });
         Ok(())
     }
@@ -67,10 +71,17 @@ impl Run {
                 continue;
             }
             let posts: Vec<_> = (first..first + count).map(|row| post(self.config.seed, split, row as u64)).collect();
-            let prompts = posts.iter().map(|post| self.prompt(&post.prompt(), policy.tokenizer()));
+            let most = self.config.world.prompt_length;
+            let measure = |text: &str| length(policy.tokenizer(), text);
+            let posts = posts.into_iter().filter_map(|post| {
+                let fitted = fitted_prompt(post.subreddit, &post.title, &post.body, most, measure)?;
+                Some((post, fitted))
+            });
+            let (posts, texts): (Vec<_>, Vec<_>) = posts.filter(|(post, fitted)| post.prompt() == *fitted).unzip();
+            let prompts = texts.iter().map(|text| self.prompt(text, policy.tokenizer()));
             let prompts = prompts.collect::<Result<Vec<Prompt>>>()?;
             let numbered: Vec<(u64, &Prompt)> = prompts.iter().enumerate().map(|(i, p)| (i as u64, p)).collect();
-            let drawn = policy.rollout(&numbered, 2, &self.streams, split as u64)?;
+            let drawn = policy.rollout(&numbered, 2, &self.streams, COMPARED + split as u64)?;
             let judge = self.settings().judge();
             let pairs = posts.into_iter().zip(drawn).enumerate().map(|(i, (post, pair))| {
                 let text = |k: usize| Candidate { text: pair[k].record.text.clone(), policy: "sft".into() };

@@ -19,6 +19,12 @@ use crate::{Error, Result};
 /// Runs one case (a folder) and writes what it computes to the folder `out`.
 /// Fails, naming it, on a kind of case that is not supported.
 pub fn run_case(case: &Path, out: &Path) -> Result<()> {
+    if case.is_file() {
+        return Err(Error::file(
+            case,
+            "cases of a json file are not supported (expected the folder of an lm or rm case)",
+        ));
+    }
     let inputs = Inputs::open(case)?;
     match inputs.json["kind"].as_str() {
         Some("causal_lm") => lm::run(case, &inputs, out),
