@@ -26,13 +26,17 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     if arguments.list {
         for figure in rebel_figures::names() {
             let source = if figure.from_runs { "from runs" } else { "committed numbers" };
-            println!("{:<24} {} ({source})", figure.name, figure.shows);
+            say!("{:<24} {} ({source})", figure.name, figure.shows);
         }
-        println!("{:<24} {} (--make)", experiment::NAME, experiment::SHOWS);
+        say!("{:<24} {} (--make)", experiment::NAME, experiment::SHOWS);
         return Ok(true);
     }
     let written = match &arguments.make {
         Some(name) if name == experiment::NAME => experiment::make(&std::env::current_dir()?, &arguments.out)?,
+        Some(name) if !rebel_figures::names().iter().any(|f| f.name == name && !f.from_runs) => {
+            let what = format!("--make {name}: no such figure of numbers (see rebel figures --list)");
+            return Err(rebel_trainer::Error::Usage(what).into());
+        }
         Some(name) => vec![rebel_figures::make(name, &std::env::current_dir()?, &arguments.out)?],
         None => draw(&arguments.runs, &arguments.out)?,
     };
@@ -53,9 +57,9 @@ pub fn report(written: &[Written]) {
         match figure {
             Written::Drawn { name, files } => {
                 let files: Vec<String> = files.iter().map(|f| f.display().to_string()).collect();
-                println!("{name:<24} {}", files.join("  "));
+                say!("{name:<24} {}", files.join("  "));
             }
-            Written::Skipped { name, reason } => println!("{name:<24} not drawn: {reason}"),
+            Written::Skipped { name, reason } => say!("{name:<24} not drawn: {reason}"),
         }
     }
 }

@@ -1,5 +1,10 @@
 //! The program `rebel`. Arguments only: what they mean is one short file a subcommand, what it does is in the crates.
 
+/// Prints a line. Whoever reads may stop reading (`rebel verify | head`): that ends the program, and is no fault.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::say_line(format_args!($($text)*)) };
+}
+
 mod experiment;
 mod figures;
 mod progress;
@@ -31,7 +36,7 @@ Examples:
 
 Exit codes:
   0  done, and what was asked holds
-  1  a claim did not hold, or a file was bad
+  1  a claim did not come out as the project states it, or a file was bad
   2  wrong usage"
 )]
 struct Arguments {
@@ -56,6 +61,17 @@ enum Command {
     Vectors(vectors::Arguments),
 }
 
+fn say_line(text: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+    if let Err(error) = writeln!(std::io::stdout(), "{text}") {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            std::process::exit(0);
+        }
+        let _ = writeln!(std::io::stderr(), "rebel: standard output: {error}");
+        std::process::exit(1);
+    }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome =
@@ -72,7 +88,8 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("rebel: {error:#}");
+            use std::io::Write;
+            let _ = writeln!(std::io::stderr(), "rebel: {error:#}");
             let usage = matches!(error.downcast_ref(), Some(rebel_trainer::Error::Usage(_)));
             ExitCode::from(if usage { 2 } else { 1 })
         }

@@ -55,13 +55,13 @@ impl Progress {
                     let rate = (done - self.before.min(done)) as f64 / spent.max(1e-9);
                     let left = (self.steps.saturating_sub(done)) as f64 / rate.max(1e-9);
                     let (stage, steps) = (&self.stage, self.steps);
-                    eprintln!("{stage:>10} {done}/{steps}  {rate:.1}/s  {left:.0}s left  {line}");
+                    tell(format_args!("{stage:>10} {done}/{steps}  {rate:.1}/s  {left:.0}s left  {line}"));
                 }
                 None => {}
             },
             Event::Note(text) => match &self.bar {
                 Some(bar) => bar.println(format!("{:>10} {text}", "")),
-                None => eprintln!("{:>10} {text}", self.stage),
+                None => tell(format_args!("{:>10} {text}", self.stage)),
             },
         }
     }
@@ -72,4 +72,10 @@ impl Progress {
             bar.abandon();
         }
     }
+}
+
+/// One line on standard error. Progress is not worth ending a run for: if nobody can read it, it is lost.
+fn tell(text: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{text}");
 }

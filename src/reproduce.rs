@@ -30,13 +30,13 @@ pub struct Arguments {
 /// Runs everything; `true` when every claim came out as stated.
 pub fn run(arguments: &Arguments) -> Result<bool> {
     let began = Instant::now();
-    println!("== claims");
+    say!("== claims");
     let claims =
         verify::Arguments { claims: vec![], seed: 0, instances: 1000, thorough: false, json: false, list: false };
     let verified = verify::run(&claims)?;
     let claims_took = began.elapsed();
 
-    println!("== the tiny TL;DR experiment, one seed");
+    say!("== the tiny TL;DR experiment, one seed");
     let folder = arguments.runs.join(PRESET);
     let config = Config::resolve(PRESET, None, &[format!("seed={}", arguments.seed)])?;
     let trained = Instant::now();
@@ -47,42 +47,38 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         (false, false) => Mode::New,
     };
     if mode == Mode::Resume {
-        println!("{} is there already (--overwrite trains it again)", folder.display());
+        say!("{} is there already (--overwrite trains it again)", folder.display());
     }
     train::train(&folder, config, mode, None)?;
     let training_took = trained.elapsed();
 
-    println!("== figures");
+    say!("== figures");
     let drawn = Instant::now();
     let written = figures::draw(std::slice::from_ref(&folder), &arguments.out)?;
     figures::report(&written);
 
-    println!("\n== summary (seed {}; one seed shows that it runs, not how well)", arguments.seed);
+    say!("\n== summary (seed {}; one seed shows that it runs, not how well)", arguments.seed);
     table(&folder)?;
     let seconds = |d: Duration| format!("{:.0} s", d.as_secs_f64());
-    println!();
-    println!(
-        "  claims      {:<8} {}",
-        seconds(claims_took),
-        if verified { "all as stated" } else { "NOT all as stated" }
-    );
-    println!("  training    {:<8} {}", seconds(training_took), folder.display());
-    println!("  figures     {:<8} {}", seconds(drawn.elapsed()), arguments.out.display());
-    println!("  in all      {}", seconds(began.elapsed()));
+    say!("");
+    say!("  claims      {:<8} {}", seconds(claims_took), if verified { "all as stated" } else { "NOT all as stated" });
+    say!("  training    {:<8} {}", seconds(training_took), folder.display());
+    say!("  figures     {:<8} {}", seconds(drawn.elapsed()), arguments.out.display());
+    say!("  in all      {}", seconds(began.elapsed()));
     Ok(verified)
 }
 
 /// Who scores what on held-out prompts.
 fn table(folder: &Path) -> Result<()> {
     let all: Value = serde_json::from_str(&std::fs::read_to_string(folder.join("eval.json"))?)?;
-    println!("  {:<18} {:>14} {:>16} {:>10} {:>8}", "", "gold reward", "learned reward", "KL, nats", "tokens");
+    say!("  {:<18} {:>14} {:>16} {:>10} {:>8}", "", "gold reward", "learned reward", "KL, nats", "tokens");
     for (who, label) in [("sft", "SFT"), ("policy", "REBEL"), ("reference", "human references")] {
         let cell = |key: &str, error: bool| match (all[who][key].as_f64(), all[who][format!("{key}/stderr")].as_f64()) {
             (Some(mean), Some(stderr)) if error => format!("{mean:.3} ± {:.3}", 1.96 * stderr),
             (Some(mean), _) => format!("{mean:.1}"),
             _ => "-".into(),
         };
-        println!(
+        say!(
             "  {label:<18} {:>14} {:>16} {:>10} {:>8}",
             cell("gold", true),
             cell("scores", true),
@@ -91,7 +87,7 @@ fn table(folder: &Path) -> Result<()> {
         );
     }
     if let Some(closed) = all["gap_closed"].as_f64() {
-        println!("  REBEL closed {:.0}% of the gold-reward gap between SFT and the human references", 100.0 * closed);
+        say!("  REBEL closed {:.0}% of the gold-reward gap between SFT and the human references", 100.0 * closed);
     }
     Ok(())
 }

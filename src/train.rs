@@ -2,6 +2,7 @@
 
 use crate::progress::Progress;
 use anyhow::Result;
+use rebel_trainer::Error;
 use rebel_trainer::run::config::Config;
 use rebel_trainer::run::{Mode, Run, Stage};
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME")]
     pub algorithm: Option<String>,
     /// What every random stream starts from (the same as --set seed=...)
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     pub seed: Option<u64>,
     /// Run only this stage, on what the earlier ones left in the run's folder
     #[arg(long, value_enum)]
@@ -76,18 +77,29 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     sets.extend(arguments.seed.iter().map(|seed| format!("seed={seed}")));
     let config = Config::resolve(&arguments.preset, arguments.config.as_deref(), &sets)?;
     if arguments.dry_run {
-        print!("{}", config.to_toml());
+        say!("{}", config.to_toml().trim_end());
         return Ok(true);
     }
-    let folder = arguments.runs.join(arguments.name.as_deref().unwrap_or(&arguments.preset));
+    let name = arguments.name.as_deref().unwrap_or(&arguments.preset);
+    if Path::new(name).file_name() != Some(name.as_ref()) {
+        return Err(
+            Error::Usage(format!("--name {name:?}: not a name (expected one for a folder within --runs)")).into()
+        );
+    }
+    let begins = arguments.stage.is_none_or(|stage| Stage::from(stage) == Stage::World);
+    if arguments.overwrite && !begins {
+        let what = "--overwrite: throws away what --stage goes on from (expected it alone, or with --stage world)";
+        return Err(Error::Usage(what.into()).into());
+    }
+    let folder = arguments.runs.join(name);
     let mode = match (arguments.resume, arguments.overwrite) {
         (true, _) => Mode::Resume,
         (_, true) => Mode::Overwrite,
-        _ if arguments.stage.is_some_and(|s| Stage::from(s) != Stage::World) => Mode::Resume,
+        _ if !begins => Mode::Resume,
         _ => Mode::New,
     };
     train(&folder, config, mode, arguments.stage.map(Stage::from))?;
-    println!("run: {}", folder.display());
+    say!("run: {}", folder.display());
     Ok(true)
 }
 

@@ -39,7 +39,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
             let text = std::fs::read_to_string(case).map_err(|e| Error::file(case, e))?;
             let file: serde_json::Value = serde_json::from_str(&text).map_err(|e| Error::file(case, e))?;
             let results = rebel_theory::vectors::run(&file).with_context(|| case.display().to_string())?;
-            println!("{results}");
+            say!("{results}");
         }
     }
     Ok(true)

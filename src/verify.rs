@@ -30,7 +30,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     let chosen = choose(&arguments.claims)?;
     if arguments.list {
         for claim in chosen {
-            println!("{:<22} {}", claim.id, claim.title);
+            say!("{:<22} {}", claim.id, claim.title);
         }
         return Ok(true);
     }
@@ -46,9 +46,16 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     }
     let passed = reports.iter().filter(|r| r.passed()).count();
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "claims": reports }))?);
+        say!("{}", serde_json::to_string_pretty(&serde_json::json!({ "claims": reports }))?);
     } else {
-        println!("{passed} of {} claims came out as stated", reports.len());
+        let of = |verdict| reports.iter().filter(|r| r.verdict == verdict).count();
+        say!(
+            "{passed} of {} claims came out as the project states them: {} true, {} true under a condition, {} false as the paper words them",
+            reports.len(),
+            of(Verdict::Verified),
+            of(Verdict::VerifiedUnderCondition),
+            of(Verdict::FalseAsWorded),
+        );
     }
     Ok(passed == reports.len())
 }
@@ -79,16 +86,16 @@ fn print(report: &Report) {
         Verdict::FalseAsWorded => "false as worded: the counter-example holds",
         Verdict::NotVerified => "NOT VERIFIED",
     };
-    println!("{}  {}", report.id, report.title);
-    println!("  {}", report.statement);
-    println!("  {} instances of: {}", report.instances, report.family);
+    say!("{}  {}", report.id, report.title);
+    say!("  {}", report.statement);
+    say!("  {} instances of: {}", report.instances, report.family);
     for quantity in &report.measured {
-        println!("  {} {}", mark(quantity), line(quantity));
+        say!("  {} {}", mark(quantity), line(quantity));
     }
     for control in &report.controls {
-        println!("  {} control, {}: {}", mark(&control.measured), control.breaks, line(&control.measured));
+        say!("  {} control, {}: {}", mark(&control.measured), control.breaks, line(&control.measured));
     }
-    println!("  -> {verdict}\n");
+    say!("  -> {verdict}\n");
 }
 
 fn mark(quantity: &Quantity) -> &'static str {

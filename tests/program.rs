@@ -276,6 +276,17 @@ fn a_run_is_not_overwritten_unless_asked() {
     let (_, line) = complaint(&train(folder.path(), "mine", &["--overwrite"]));
     assert!(line.contains("not a run"), "{line}");
     assert!(folder.path().join("mine/thesis.txt").exists());
+    // nor is what a run has not written
+    std::fs::write(folder.path().join("mine/config.toml"), "[build]").unwrap();
+    assert!(complaint(&train(folder.path(), "mine", &["--overwrite"])).1.contains("not a run"));
+    std::fs::write(folder.path().join("run/notes.md"), "mine").unwrap();
+    succeeded(&train(folder.path(), "run", &["--overwrite", "--stage", "world"]));
+    assert!(folder.path().join("run/notes.md").exists());
+    for name in ["", ".", "..", "../out", "a/b"] {
+        assert_eq!(complaint(&train(folder.path(), name, &["--overwrite"])).0, 2, "{name}");
+    }
+    assert_eq!(complaint(&train(folder.path(), "run", &["--overwrite", "--stage", "sft"])).0, 2);
+    assert!(folder.path().join("run/data/manifest.json").exists());
 }
 
 #[test]
@@ -401,6 +412,19 @@ fn help_is_the_manual_of_what_works() {
     assert_eq!(rebel().arg("--colour").output().unwrap().status.code(), Some(2));
     let shown = succeeded(&rebel().args(["train", "--dry-run", "--set", "online.eta=0.25"]).output().unwrap());
     assert!(shown.contains("eta = 0.25"), "{shown}");
+}
+
+#[test]
+fn a_reader_that_stops_reading_is_no_fault_and_a_full_one_is_one_line() {
+    let command = |out: &str| {
+        let program = env!("CARGO_BIN_EXE_rebel");
+        std::process::Command::new("sh").args(["-c", &format!("{program} verify --list {out}")]).output().unwrap()
+    };
+    let stopped = command("| head -c 1");
+    assert!(stopped.status.success() && stopped.stderr.is_empty(), "{}", text(&stopped.stderr));
+    let (code, line) = complaint(&command("> /dev/full"));
+    assert_eq!(code, 1);
+    assert!(line.starts_with("rebel: standard output: "), "{line}");
 }
 
 #[test]

@@ -64,8 +64,11 @@ pub fn write_through(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Res
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // as readable as the umask says
     let temporary = builder.tempfile_in(folder).map_err(failed)?;
+    // `fill` may put another file at that path (safetensors does): it gets the first one's permissions, and is synced
+    let permissions = temporary.as_file().metadata().map_err(failed)?.permissions();
     fill(temporary.path())?;
-    temporary.as_file().sync_all().map_err(failed)?;
+    std::fs::set_permissions(temporary.path(), permissions).map_err(failed)?;
+    File::open(temporary.path()).and_then(|file| file.sync_all()).map_err(failed)?;
     temporary.persist(path).map_err(|e| failed(e.error))?;
     // The rename itself is durable only once the folder is synced; not every system lets a folder be opened.
     if let Ok(folder) = File::open(folder) {
@@ -142,8 +145,8 @@ pub fn recover(above: &Path) -> Result<()> {
                 }
             }
         }
-        if (name.starts_with(".replaced-") || name.starts_with(".partial-")) && path.is_dir() {
-            std::fs::remove_dir_all(&path).map_err(failed)?;
+        if name.starts_with(".replaced-") || name.starts_with(".partial-") {
+            if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) }.map_err(failed)?;
         }
     }
     Ok(())

@@ -107,16 +107,21 @@ impl Run {
             let empty = std::fs::read_dir(folder).map_err(|e| Error::file(folder, e))?.next().is_none();
             match mode {
                 _ if empty => {}
-                Mode::Overwrite if settings.is_file() => {
-                    lock(folder)?;
-                    std::fs::remove_dir_all(folder).map_err(|e| Error::file(folder, e))?;
+                Mode::Overwrite => {
+                    let what = "not a run (expected one's config.toml in it)";
+                    Config::load(&settings).map_err(|_| Error::file(folder, what))?;
+                    let held = lock(folder)?;
+                    remove_run(folder)?;
+                    drop(held);
                 }
-                Mode::Overwrite => return Err(Error::file(folder, "not a run (expected a config.toml in it)")),
                 _ => {
                     let what = "exists already (expected a new --name, or --resume, or --overwrite)";
                     return Err(Error::file(folder, what));
                 }
             }
+        }
+        if mode == Mode::Resume && !settings.is_file() {
+            return Err(Error::file(folder, "no run to go on with (expected its config.toml)"));
         }
         if mode == Mode::Resume {
             let before = Config::load(&settings)?;
@@ -128,7 +133,9 @@ impl Run {
             files::write_whole(&settings, |w| w.write_all(config.to_toml().as_bytes()))?;
         }
         let lock = lock(folder)?;
-        files::recover(&folder.join("checkpoints"))?;
+        for part in ["", "checkpoints", "data", "data/references", "data/comparisons", "data/preferences"] {
+            files::recover(&folder.join(part))?;
+        }
         let at = Self::last_state(folder)?;
         let (metrics, samples) = (folder.join("metrics.jsonl"), folder.join("samples.jsonl"));
         Ok(Self {
@@ -193,7 +200,14 @@ impl Run {
     /// Where this stage stands: the step it goes on with, and its unfinished checkpoint if there is one.
     fn standing(&self, stage: Stage) -> Result<Option<State>> {
         let at = self.checkpoint(stage);
-        at.is_dir().then(|| checkpoint::load_state(&at)).transpose()
+        let state = at.is_dir().then(|| checkpoint::load_state(&at)).transpose()?;
+        match &state {
+            Some(found) if found.stage != stage.name() || found.seed != self.config.seed => {
+                let what = format!("of stage {} and seed {} (expected {})", found.stage, found.seed, stage.name());
+                Err(Error::file(at.join("state.json"), what))
+            }
+            _ => Ok(state),
+        }
     }
 
     /// The state of `stage` after `step` of its steps, as a checkpoint remembers it.
@@ -208,6 +222,26 @@ impl Run {
             samples_bytes: self.samples.synced_length()?,
         })
     }
+}
+
+/// Removes what a run has written, and the folder if nothing else is in it.
+fn remove_run(folder: &Path) -> Result<()> {
+    let failed = |path: &Path| {
+        let path = path.to_path_buf();
+        move |e: std::io::Error| Error::file(path, e)
+    };
+    for name in ["data", "checkpoints"] {
+        let path = folder.join(name);
+        if path.is_dir() {
+            std::fs::remove_dir_all(&path).map_err(failed(&path))?;
+        }
+    }
+    let files =
+        ["metrics.jsonl", "samples.jsonl", "eval.json", "samples-sft.json", "samples-policy.json", "config.toml"];
+    for path in files.map(|name| folder.join(name)).iter().filter(|path| path.exists()) {
+        std::fs::remove_file(path).map_err(failed(path))?;
+    }
+    Ok(())
 }
 
 /// Claims the run for this process.
