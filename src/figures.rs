@@ -25,7 +25,11 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<bool> {
     if arguments.list {
         for figure in rebel_figures::names() {
-            let source = if figure.from_runs { "from runs" } else { "committed numbers" };
+            let source = match (figure.from_runs, figure.long) {
+                (true, _) => "from runs",
+                (false, false) => "committed numbers",
+                (false, true) => "committed numbers; --make takes minutes",
+            };
             say!("{:<24} {} ({source})", figure.name, figure.shows);
         }
         say!("{:<24} {} (--make)", experiment::NAME, experiment::SHOWS);

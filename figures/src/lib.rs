@@ -29,7 +29,7 @@ pub use render::Figure;
 pub use style::{Colour, Dash, Ink, LEAST_DISTANCE, Marker, Role, THEME, Theme};
 
 use data::Run;
-use plots::{fig5_reward_kl, fig6_regression_loss, theory_conservativity, theory_worst_gap, training_curves};
+use plots::{fig5_reward_kl, fig6_regression_loss, training_curves};
 use recorded::Recorded;
 
 /// A figure by name and what became of it.
@@ -60,21 +60,75 @@ pub struct Name {
     pub shows: &'static str,
     /// From runs, or from committed data.
     pub from_runs: bool,
+    /// Whether its numbers take more than a few seconds to make.
+    pub long: bool,
 }
 
-const CONSERVATIVITY: &str = "theory_conservativity";
-const WORST_GAP: &str = "theory_worst_gap";
+/// A figure whose numbers are computed by the theory: how they are made, and how they are drawn.
+struct Computed {
+    name: &'static str,
+    shows: &'static str,
+    claims: &'static [&'static str],
+    seeds: u64,
+    /// Whether the numbers take more than a few seconds to make.
+    long: bool,
+    committed: &'static str,
+    data: fn() -> serde_json::Value,
+    draw: fn(&str) -> Result<(Figure, Provenance)>,
+}
+
+/// The entry of a module of [`plots`] that has `SHOWS`, `CLAIMS`, `SEEDS`, `data` and `draw`; its numbers are committed in
+/// `figures/data` under the module's name.
+macro_rules! computed {
+    ($module:ident, long: $long:literal) => {
+        Computed {
+            name: stringify!($module),
+            shows: plots::$module::SHOWS,
+            claims: plots::$module::CLAIMS,
+            seeds: plots::$module::SEEDS,
+            long: $long,
+            committed: include_str!(concat!("../data/", stringify!($module), ".json")),
+            data: || serde_json::to_value(plots::$module::data()).expect("numbers and names"),
+            draw: |text| {
+                let recorded = Recorded::read(stringify!($module), text)?;
+                Ok((plots::$module::draw(&recorded.data)?, recorded.provenance))
+            },
+        }
+    };
+}
+
+/// Every computed figure, in the order in which the theory's notes list them.
+const COMPUTED: &[Computed] = &[
+    // estimation
+    // regret
+    // games
+    // baselines
+    // tokens
+    // bandits
+    // mirror descent
+    computed!(theory_conservativity, long: false),
+    computed!(theory_worst_gap, long: false),
+];
 
 /// Every figure there is.
 pub fn names() -> Vec<Name> {
-    let name = |name, shows, from_runs| Name { name, shows, from_runs };
-    vec![
+    let name = |name, shows, from_runs| Name { name, shows, from_runs, long: false };
+    let mut names = vec![
         name("fig5_reward_kl", "learned and gold reward against KL during training (the paper's Figure 5)", true),
         name("fig6_regression_loss", "regression loss, held-out pair loss and null loss (the paper's Figure 6)", true),
         name("training_curves", "supervised loss, reward-model accuracy, reward and KL against queries", true),
-        name(CONSERVATIVITY, "KL of one exact step against its sharp bound", false),
-        name(WORST_GAP, "the 1/T rate as a supremum over gaps", false),
-    ]
+    ];
+    names.extend(COMPUTED.iter().map(|figure| Name { long: figure.long, ..name(figure.name, figure.shows, false) }));
+    names
+}
+
+/// The computed figures that show a claim, by the claim's id, with their names.
+///
+/// # Errors
+/// A figure that cannot be drawn from its committed numbers.
+pub fn of_claim(id: &str) -> Result<Vec<(&'static str, Figure)>> {
+    let shown = COMPUTED.iter().filter(|figure| figure.claims.contains(&id));
+    shown.map(|figure| Ok((figure.name, (figure.draw)(figure.committed)?.0))).collect()
 }
 
 /// Draws every figure that these runs (folders with `metrics.jsonl`, one a seed) allow, into `out`.
@@ -116,13 +170,8 @@ pub fn from_committed(out: &Path) -> Result<Vec<Written>> {
 /// # Errors
 /// No figure with committed numbers has this name.
 pub fn committed(name: &str) -> Result<Figure> {
-    let conservativity = include_str!("../data/theory_conservativity.json");
-    let worst_gap = include_str!("../data/theory_worst_gap.json");
-    match name {
-        CONSERVATIVITY => theory_conservativity::draw(&Recorded::read(name, conservativity)?.data),
-        WORST_GAP => theory_worst_gap::draw(&Recorded::read(name, worst_gap)?.data),
-        _ => Err(unknown(name)),
-    }
+    let figure = computed(name)?;
+    Ok((figure.draw)(figure.committed)?.0)
 }
 
 /// Computes a figure's numbers, writes them to `root/figures/data/NAME.json` with how they were made, and draws the
@@ -131,30 +180,24 @@ pub fn committed(name: &str) -> Result<Figure> {
 /// # Errors
 /// No figure with computed numbers has this name; a file cannot be written.
 pub fn make(name: &str, root: &Path, out: &Path) -> Result<Written> {
+    let figure = computed(name)?;
     let provenance = Provenance::here(&format!("rebel figures --make {name}"), root);
+    let provenance = Provenance { seeds: (0..figure.seeds).collect(), ..provenance };
     let path = root.join("figures/data").join(format!("{name}.json"));
-    let (name, figure) = match name {
-        CONSERVATIVITY => {
-            let provenance = Provenance { seeds: (0..theory_conservativity::SEEDS).collect(), ..provenance };
-            let recorded = Recorded { provenance, data: theory_conservativity::data() };
-            recorded.write(&path)?;
-            (CONSERVATIVITY, theory_conservativity::draw(&recorded.data)?)
-        }
-        WORST_GAP => {
-            let recorded = Recorded { provenance, data: theory_worst_gap::data() };
-            recorded.write(&path)?;
-            (WORST_GAP, theory_worst_gap::draw(&recorded.data)?)
-        }
-        _ => return Err(unknown(name)),
-    };
-    let mut files = figure.save(out.join(name))?.to_vec();
+    let recorded = Recorded { provenance, data: (figure.data)() };
+    recorded.write(&path)?;
+    let text = serde_json::to_string(&recorded).expect("numbers and names");
+    let mut files = (figure.draw)(&text)?.0.save(out.join(name))?.to_vec();
     files.push(path);
-    Ok(Written::Drawn { name, files })
+    Ok(Written::Drawn { name: figure.name, files })
 }
 
-fn unknown(name: &str) -> Error {
-    let computed = names().into_iter().filter(|name| !name.from_runs).map(|name| name.name);
-    Error::Unknown { name: name.into(), known: computed.collect::<Vec<_>>().join(", ") }
+fn computed(name: &str) -> Result<&'static Computed> {
+    let known = || COMPUTED.iter().map(|figure| figure.name).collect::<Vec<_>>().join(", ");
+    COMPUTED
+        .iter()
+        .find(|figure| figure.name == name)
+        .ok_or_else(|| Error::Unknown { name: name.into(), known: known() })
 }
 
 #[cfg(test)]
@@ -176,20 +219,22 @@ mod tests {
 
     #[test]
     fn committed_numbers_equal_those_computed_now() {
-        let now = [
-            serde_json::to_value(theory_conservativity::data()).unwrap(),
-            serde_json::to_value(theory_worst_gap::data()).unwrap(),
-        ];
-        let committed =
-            [include_str!("../data/theory_conservativity.json"), include_str!("../data/theory_worst_gap.json")];
-        for (now, committed) in now.iter().zip(committed) {
-            let committed: serde_json::Value = serde_json::from_str(committed).unwrap();
-            assert!(same(now, &committed["data"]));
+        for figure in COMPUTED {
+            let committed: serde_json::Value = serde_json::from_str(figure.committed).unwrap();
+            assert!(figure.long || same(&(figure.data)(), &committed["data"]), "{}", figure.name);
             for key in ["command", "commit", "machine", "date"] {
-                assert!(committed[key].as_str().is_some_and(|text| !text.is_empty()), "{key}");
+                assert!(committed[key].as_str().is_some_and(|text| !text.is_empty()), "{}: {key}", figure.name);
             }
         }
         assert!(!same(&serde_json::json!([1.0]), &serde_json::json!([1.0 + 1e-6])));
+    }
+
+    #[test]
+    fn every_figure_shows_a_claim_that_there_is() {
+        let ids: Vec<&str> = rebel_theory::claims::all().iter().map(|claim| claim.id).collect();
+        for figure in COMPUTED {
+            assert!(!figure.claims.is_empty() && figure.claims.iter().all(|id| ids.contains(id)), "{}", figure.name);
+        }
     }
 
     #[test]
@@ -198,6 +243,7 @@ mod tests {
             assert!(!committed(name.name).unwrap().touches_edge(2.0).unwrap(), "{}", name.name);
         }
         let error = committed("fig99").unwrap_err().to_string();
-        assert_eq!(error, "no figure is called `fig99` (there are: theory_conservativity, theory_worst_gap)");
+        assert!(error.starts_with("no figure is called `fig99` (there are: "), "{error}");
+        assert!(error.contains("theory_worst_gap"), "{error}");
     }
 }

@@ -23,6 +23,20 @@ pub struct Policy {
     log: Array2<f64>,  // [x, y]
 }
 
+/// The average over contexts with `weights` `[x]` of a value per context `[x]`: $$ E_{x\sim\rho}\,v(x) $$
+/// A context of weight zero contributes nothing, even where its value is infinite.
+pub fn average(weights: &Array1<f64>, value: &Array1<f64>) -> f64 {
+    Zip::from(weights).and(value).fold(0.0, |sum, &w, &v| if w > 0.0 { sum + w * v } else { sum })
+}
+
+/// The index of the largest entry of each row of a table `[x, y]`; among equal maxima the first.
+pub fn best_responses(table: &Array2<f64>) -> Vec<usize> {
+    let first_maximum = |row: ndarray::ArrayView1<f64>| {
+        row.iter().enumerate().fold(0, |best, (y, &r)| if r > row[best] { y } else { best })
+    };
+    table.rows().into_iter().map(first_maximum).collect()
+}
+
 impl Bandit {
     /// A bandit with context weights `rho` `[x]` (a distribution) and rewards `[x, y]` (finite).
     pub fn new(weights: Array1<f64>, reward: Array2<f64>) -> Result<Self, InputError> {
@@ -58,10 +72,9 @@ impl Bandit {
         Self::new(self.weights.clone(), reward)
     }
 
-    /// The average over contexts of a value per context `[x]`: $$ E_{x\sim\rho}\,v(x) $$
-    /// A context of weight zero contributes nothing, even where its value is infinite.
+    /// The average over contexts of a value per context `[x]`, see [`average`].
     pub fn average(&self, value: &Array1<f64>) -> f64 {
-        Zip::from(&self.weights).and(value).fold(0.0, |sum, &w, &v| if w > 0.0 { sum + w * v } else { sum })
+        average(&self.weights, value)
     }
 
     /// The value of a policy: $$ J(\pi)=E_{x\sim\rho}E_{y\sim\pi(\cdot|x)}\,r(x,y) $$
@@ -71,10 +84,7 @@ impl Bandit {
 
     /// The best response of each context `[x]`; among equal maxima the first.
     pub fn best(&self) -> Vec<usize> {
-        let first_maximum = |row: ndarray::ArrayView1<f64>| {
-            row.iter().enumerate().fold(0, |best, (y, &r)| if r > row[best] { y } else { best })
-        };
-        self.reward.rows().into_iter().map(first_maximum).collect()
+        best_responses(&self.reward)
     }
 
     /// The value of the best policy: $$ J^*=E_x\max_y r(x,y) $$

@@ -54,6 +54,18 @@ pub enum InputError {
         /// Name of the argument.
         argument: &'static str,
     },
+    /// A table of margins that is not skew-symmetric.
+    #[error("{argument}{index:?}: {value} and its mirror image {mirrored} do not add up to 0")]
+    NotSkew {
+        /// Name of the argument.
+        argument: &'static str,
+        /// Index of the entry.
+        index: Vec<usize>,
+        /// The entry.
+        value: f64,
+        /// The entry with both responses exchanged.
+        mirrored: f64,
+    },
     /// A matrix whose decomposition did not converge.
     #[error("{argument}: its decomposition did not converge (expected entries of moderate size)")]
     NoConvergence {

@@ -5,8 +5,10 @@
 pub mod bandit;
 pub mod claims;
 pub mod error;
+pub mod game;
 pub mod objective;
 pub mod policy;
+pub mod sample;
 pub mod solve;
 pub mod statistics;
 pub mod vectors;

@@ -6,7 +6,11 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// Topics whose every operation is computed.
-const TOPICS: [&str; 2] = ["md", "claim1"];
+#[rustfmt::skip]
+const TOPICS: &[&str] = &[
+    "md",
+    "claim1",
+];
 
 fn read(path: &Path) -> Value {
     let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));

@@ -18,6 +18,10 @@ use crate::layout::Sheet;
 use crate::render::Figure;
 use crate::style::Role;
 
+/// One line.
+pub const SHOWS: &str = "KL of one exact step against its sharp bound";
+/// The claims it shows.
+pub const CLAIMS: &[&str] = &["conservativity"];
 /// Seeds of the random instances.
 pub const SEEDS: u64 = 100;
 const RESPONSES: [usize; 4] = [2, 3, 10, 50];

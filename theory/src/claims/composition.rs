@@ -10,6 +10,7 @@ pub(super) const CLAIM: Claim = Claim {
     id: "composition",
     title: "Small steps add up to one large step",
     statement: "T exact steps of size eta on a fixed reward are one exact step of size eta T: pi_T is pi_0 exp(eta T r)/Z.",
+    formula: r"\pi_T(y|x)\propto\pi_0(y|x)\,e^{\eta T\,r(x,y)}",
     preconditions: &["the reward is the same at every step"],
     tag: Tag::True,
     section: "1.2",

@@ -12,6 +12,7 @@ pub(super) const CLAIM: Claim = Claim {
     title: "A step is conservative, with a sharp constant",
     statement: "With s = eta max_x range r(x,.) and Z = s/(1-e^{-s}), both KL directions of a step are at most Z-1-ln Z <= s^2/8 \
                 in every context, and |ln pi_{t+1}/pi_t| <= s; the first is attained by two reward levels.",
+    formula: r"\mathrm{KL}\le Z-1-\ln Z\le\tfrac{s^2}8,\qquad s=\eta\Delta,\quad Z=\frac s{1-e^{-s}}",
     preconditions: &[
         "a bounded reward range: eta alone bounds nothing",
         "of a fitted step: the range of the predictor",

@@ -12,6 +12,7 @@ pub(super) const CLAIM: Claim = Claim {
     title: "The last iterate converges at 1/T",
     statement: "J* - J(pi_T) <= E KL(pi* || pi_0)/(eta T); the average of pi_0..pi_{T-1} loses at most (J_T - J_0)/T more. The \
                 supremum over rewards of eta T (J* - J(pi_T)) is E W0((1-p)/(e p)), p = pi_0(y*|x).",
+    formula: r"J^*-J(\pi_T)\le\frac{E_x\mathrm{KL}(\pi^*\|\pi_0)}{\eta T},\qquad \sup_r\eta T\,(J^*-J(\pi_T))=W_0\Big(\frac{1-p}{e\,p}\Big)",
     preconditions: &[
         "pi_0 has the best response in its support",
         "the gap may depend on T: on a fixed instance the decay is exponential",

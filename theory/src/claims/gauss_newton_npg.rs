@@ -17,6 +17,7 @@ pub(super) const CLAIM: Claim = Claim {
     title: "The Gauss-Newton step of REBEL is a natural policy gradient",
     statement: "The minimum-norm minimiser of the linearised regression (9) is eta F_mix^+ b_mix with F_mix = E_mix[g g^T], \
                 b_mix = E_mix[g A], mix = (pi_t + mu)/2; with mu = pi_t it is the NPG step (6).",
+    formula: r"\arg\min_D E\big[\tfrac1\eta(g-g^\prime)^\top D-(r-r^\prime)\big]^2=\eta\,F_{\rm mix}^+b_{\rm mix},\qquad {\rm mix}=\tfrac12(\pi_t+\mu)",
     preconditions: &[
         "P1: y ~ pi_t exactly, y' ~ mu, independent given x",
         "P2: F_mix is the uncentred second moment of pi_t's score under the mixture",

@@ -12,6 +12,7 @@ pub(super) const CLAIM: Claim = Claim {
     title: "A step with an offline second response may lower the value",
     statement: "False: that REBEL's linearised step raises J also for mu != pi_t. With phi = (-1, 0, 1), pi_t uniform, \
                 r = (0, -1, 0.1) and mu on the first response, grad J . D < 0, and J falls for every small eta.",
+    formula: r"\nabla J^\top D<0\quad\text{for some }\mu\ne\pi_t",
     preconditions: &["mu != pi_t", "features that cannot represent the reward"],
     tag: Tag::False,
     section: "2 (N2.5)",

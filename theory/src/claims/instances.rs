@@ -92,6 +92,11 @@ impl Draw {
         self.instance
     }
 
+    /// The instance's random numbers, for samplers.
+    pub fn rng(&mut self) -> &mut ChaCha8Rng {
+        &mut self.rng
+    }
+
     /// A standard normal number.
     pub fn normal(&mut self) -> f64 {
         StandardNormal.sample(&mut self.rng)

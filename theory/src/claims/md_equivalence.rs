@@ -13,6 +13,7 @@ pub(super) const CLAIM: Claim = Claim {
     statement: "The minimiser of the regression (1) over all policies is the tilt (3), the maximiser of the KL-regularised \
                 value (2), for every law mu of the second response; any other policy falls short of it by exactly \
                 (1/eta) E KL(pi || pi_{t+1}).",
+    formula: r"\pi_{t+1}(y|x)=\frac{\pi_t(y|x)\,e^{\eta r(x,y)}}{Z_t(x)},\qquad \mathcal L(\pi_{t+1})-\mathcal L(\pi)=\tfrac1\eta\,E_x\mathrm{KL}(\pi\,\|\,\pi_{t+1})",
     preconditions: &[
         "y ~ pi_t with full support; responses that pi_t misses stay at probability zero",
         "mu within the support of pi_t, else arbitrary, a point mass included",

@@ -13,6 +13,7 @@
 //!     id: "offset",
 //!     title: "Only differences of rewards matter",
 //!     statement: "The tilt by r + c is the tilt by r, for every constant c.",
+//!     formula: r"\pi_{r+c}=\pi_r",
 //!     preconditions: &["c is the same for all responses of a context"],
 //!     tag: Tag::True,
 //!     section: "1.1",
@@ -96,6 +97,8 @@ pub struct Claim {
     pub title: &'static str,
     /// The statement that is checked, with its constants.
     pub statement: &'static str,
+    /// The same as one formula, in LaTeX.
+    pub formula: &'static str,
     /// What must be true for it to hold.
     pub preconditions: &'static [&'static str],
     /// How the paper's wording stands.
@@ -248,6 +251,8 @@ pub struct Report {
     pub title: String,
     /// As [`Claim::statement`].
     pub statement: String,
+    /// As [`Claim::formula`].
+    pub formula: String,
     /// As [`Claim::preconditions`].
     pub preconditions: Vec<String>,
     /// As [`Claim::tag`].
@@ -293,6 +298,7 @@ impl Claim {
             id: self.id.to_owned(),
             title: self.title.to_owned(),
             statement: self.statement.to_owned(),
+            formula: self.formula.to_owned(),
             preconditions: self.preconditions.iter().map(|&p| p.to_owned()).collect(),
             tag: self.tag,
             section: self.section.to_owned(),

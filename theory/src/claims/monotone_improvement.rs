@@ -11,6 +11,7 @@ pub(super) const CLAIM: Claim = Claim {
     title: "Improvement is an identity",
     statement: "J_{t+1} - J_t = (1/eta) E [KL(pi_{t+1} || pi_t) + KL(pi_t || pi_{t+1})] >= 0, in each context alone too; zero \
                 only if r is constant on the support of pi_t.",
+    formula: r"J_{t+1}-J_t=\tfrac1\eta\,E_x\big[\mathrm{KL}(\pi_{t+1}\|\pi_t)+\mathrm{KL}(\pi_t\|\pi_{t+1})\big]\ge0",
     preconditions: &["the step is the exact tilt; a fitted step with mu != pi_t may lower J"],
     tag: Tag::Sharper,
     section: "1.4",

@@ -13,6 +13,7 @@ pub(super) const CLAIM: Claim = Claim {
     title: "The tabular natural gradient is mirror descent",
     statement: "For one softmax logit a response, eta F^+ grad J = eta (r - mean_y r), the unweighted mean, and the policy is \
                 the tilt for every eta; rank F = |X|(|Y|-1).",
+    formula: r"\eta F^+\nabla J=\eta\Big(r(x,\cdot)-\tfrac1{|Y|}\sum_y r(x,y)\Big)",
     preconditions: &[
         "one softmax over whole responses, full support",
         "rho(x) > 0: a context of weight zero does not move",

@@ -44,6 +44,15 @@ pub fn lambert_w0(a: f64) -> f64 {
     w
 }
 
+/// Lambert's $$ W_0(e^s) $$, also where $$ e^s $$ overflows: the `w` with $$ w+\ln w=s $$ 0 at minus infinity.
+pub fn lambert_w0_exp(s: f64) -> f64 {
+    if s < 700.0 {
+        return lambert_w0(s.exp());
+    }
+    // Newton's iteration from above converges in a handful of rounds.
+    (0..8).fold(s - s.ln(), |w, _| w - (w + w.ln() - s) / (1.0 + 1.0 / w))
+}
+
 /// The sharp constant of the fast rate from a start with probability `p` on the best response (theory 1.6):
 ///
 /// $$ \sup_r\ \eta T\,(J^*-J(\pi_T))=W_0\Big(\frac{1-p}{e\,p}\Big) $$
@@ -158,6 +167,8 @@ mod tests {
         for w in [1e-12, 1e-3, 0.5, 1.0, 2.0, 10.0, 300.0] {
             assert_relative_eq!(lambert_w0(w * f64::exp(w)), w, max_relative = 1e-13);
         }
+        assert_relative_eq!(lambert_w0_exp(700.0 - 1e-9), lambert_w0_exp(700.0), max_relative = 1e-11);
+        assert_eq!(lambert_w0_exp(f64::NEG_INFINITY), 0.0);
         assert_abs_diff_eq!(worst_case_rate(0.5), 0.278464542761074, epsilon = 1e-14); // W0(1/e)
     }
 
