@@ -5,6 +5,7 @@
 pub mod bandit;
 pub mod claims;
 pub mod error;
+pub mod experiments;
 pub mod game;
 pub mod objective;
 pub mod policy;

@@ -1,0 +1,1 @@
+//! Experiments behind claims and figures: a claim runs a small form, a figure the full one.
