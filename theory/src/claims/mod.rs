@@ -38,13 +38,16 @@
 
 mod composition;
 mod conservativity;
+mod deterministic_transitions;
 mod fast_rate;
 mod gauss_newton_npg;
 mod hybrid_improvement;
 mod instances;
 mod md_equivalence;
 mod monotone_improvement;
+mod sequence_as_arm;
 mod tabular_npg;
+mod token_npg;
 
 pub use instances::{Draw, Features, Trials};
 
@@ -63,6 +66,9 @@ pub fn all() -> Vec<&'static Claim> {
         &fast_rate::CLAIM,
         &gauss_newton_npg::CLAIM,
         &hybrid_improvement::CLAIM,
+        &sequence_as_arm::CLAIM,
+        &token_npg::CLAIM,
+        &deterministic_transitions::CLAIM,
     ]
 }
 
