@@ -271,6 +271,8 @@ pub struct Report {
     pub seed: u64,
     /// Random instances of each measurement.
     pub instances: usize,
+    /// Whether the instances were larger, as [`Settings::thorough`].
+    pub thorough: bool,
     /// The claim's own quantities.
     pub measured: Vec<Quantity>,
     /// Its negative controls.
@@ -311,6 +313,7 @@ impl Claim {
             family: self.family.to_owned(),
             seed: settings.seed,
             instances: settings.instances,
+            thorough: settings.thorough,
             measured,
             controls,
             verdict,
