@@ -9,11 +9,12 @@ FEATURES = $(shell pkg-config --exists openblas 2>/dev/null && echo --features l
 CARGO_FLAGS = --release --workspace $(FEATURES)
 BIN = $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help reproduce test notebooks notebook-outputs install system kernel
+.PHONY: help reproduce test doc notebooks notebook-outputs install system kernel
 
 help:
 	@echo "make reproduce         build, then run every experiment in its short form (runs/, figures/out/)"
 	@echo "make test              format, lints, every test, the notebooks"
+	@echo "make doc               the mathematics and the code as pages with typeset formulas (target/doc), no network needed"
 	@echo "make notebooks         install Jupyter and the Rust kernel into .venv, and open the course in a browser"
 	@echo "make notebook-outputs  run the notebooks and put their outputs into the files"
 	@echo "make install           put the program where cargo install puts programs"
@@ -26,6 +27,11 @@ reproduce: system
 
 test: system .venv/tests.done
 	@CARGO_FLAGS="$(CARGO_FLAGS)" scripts/test.sh
+
+# The same by hand: cargo doc. The formulas are the work of scripts/rustdoc.sh, which .cargo/config.toml names.
+doc: system
+	@cargo doc $(CARGO_FLAGS) --no-deps
+	@echo "== $(or $(CARGO_TARGET_DIR),target)/doc/rebel_theory/index.html"
 
 notebooks: system .venv/lab.done kernel
 	@echo "== JupyterLab (Ctrl-C ends it)"

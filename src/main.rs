@@ -30,6 +30,7 @@ Examples:
   rebel reproduce                           everything in small, on this machine, in minutes
   rebel verify                              check the paper's claims, each beside its negative control
   rebel verify --claim md-equivalence --json
+  rebel verify --html claims.html           the same as a page, with formulas and figures
   rebel train --preset tldr-tiny --seed 2 --name second
   rebel train --preset tldr-tiny --set online.eta=0.5 --dry-run
   rebel figures --run runs/tldr-tiny

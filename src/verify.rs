@@ -2,6 +2,8 @@
 
 use anyhow::{Result, bail};
 use rebel_theory::claims::{self, Claim, Limit, Quantity, Report, Settings, Verdict};
+use rebel_trainer::files;
+use std::path::PathBuf;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -20,6 +22,9 @@ pub struct Arguments {
     /// Print the reports as JSON, for machines
     #[arg(long)]
     pub json: bool,
+    /// Also write the reports as a page to read, with formulas and figures; it needs no network
+    #[arg(long, value_name = "FILE", conflicts_with = "list")]
+    pub html: Option<PathBuf>,
     /// List the claims and run none
     #[arg(long)]
     pub list: bool,
@@ -44,6 +49,10 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         }
         reports.push(report);
     }
+    if let Some(path) = &arguments.html {
+        let page = rebel_figures::report::claims_page(&reports)?;
+        files::write_whole(path, |out| out.write_all(page.as_bytes()))?;
+    }
     let passed = reports.iter().filter(|r| r.passed()).count();
     if arguments.json {
         say!("{}", serde_json::to_string_pretty(&serde_json::json!({ "claims": reports }))?);
@@ -56,6 +65,9 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
             of(Verdict::VerifiedUnderCondition),
             of(Verdict::FalseAsWorded),
         );
+        if let Some(path) = &arguments.html {
+            say!("the page: {}", path.display());
+        }
     }
     Ok(passed == reports.len())
 }

@@ -2,7 +2,8 @@
 //!
 //! A figure is made of [`Plot`]s on a [`Sheet`] and becomes a [`Figure`]: an SVG and a PNG that need no font and are the
 //! same bytes for the same data. [`from_run`] draws what the metrics of training runs allow, [`from_committed`] the
-//! figures whose numbers are part of the program, and [`make`] computes those numbers again.
+//! figures whose numbers are part of the program, and [`make`] computes those numbers again. A [`page::Page`] carries
+//! figures, tables and formulas in one file; [`report`] makes such pages of results.
 
 mod canvas;
 mod chart;
@@ -10,11 +11,13 @@ pub mod data;
 mod error;
 mod layout;
 mod legend;
+pub mod page;
 mod panel;
 pub mod paper;
 pub mod plots;
 mod recorded;
 mod render;
+pub mod report;
 mod scale;
 pub mod seeds;
 mod style;

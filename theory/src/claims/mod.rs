@@ -38,13 +38,16 @@
 
 mod composition;
 mod conservativity;
+mod deterministic_transitions;
 mod fast_rate;
 mod gauss_newton_npg;
 mod hybrid_improvement;
 mod instances;
 mod md_equivalence;
 mod monotone_improvement;
+mod sequence_as_arm;
 mod tabular_npg;
+mod token_npg;
 
 pub use instances::{Draw, Features, Trials};
 
@@ -63,6 +66,9 @@ pub fn all() -> Vec<&'static Claim> {
         &fast_rate::CLAIM,
         &gauss_newton_npg::CLAIM,
         &hybrid_improvement::CLAIM,
+        &sequence_as_arm::CLAIM,
+        &token_npg::CLAIM,
+        &deterministic_transitions::CLAIM,
     ]
 }
 
@@ -265,6 +271,8 @@ pub struct Report {
     pub seed: u64,
     /// Random instances of each measurement.
     pub instances: usize,
+    /// Whether the instances were larger, as [`Settings::thorough`].
+    pub thorough: bool,
     /// The claim's own quantities.
     pub measured: Vec<Quantity>,
     /// Its negative controls.
@@ -305,6 +313,7 @@ impl Claim {
             family: self.family.to_owned(),
             seed: settings.seed,
             instances: settings.instances,
+            thorough: settings.thorough,
             measured,
             controls,
             verdict,

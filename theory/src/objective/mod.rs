@@ -37,7 +37,14 @@ pub enum ArithError {
     Shape(String),
     /// A parameter outside its range.
     #[error("{name}: {value} is not usable (expected {expected})")]
-    Parameter { name: &'static str, value: f64, expected: &'static str },
+    Parameter {
+        /// Its name.
+        name: &'static str,
+        /// The value given.
+        value: f64,
+        /// What was expected, in words.
+        expected: &'static str,
+    },
 }
 
 /// Batch arithmetic in which objectives are written: elementwise operations on equal shapes, and sums along the last axis.

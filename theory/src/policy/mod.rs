@@ -4,10 +4,12 @@
 //! $$ \pi_\theta(y|x)\propto e^{s_\theta(x,y)},\qquad
 //! g(x,y)=\nabla_\theta\ln\pi_\theta(y|x)=\nabla s_\theta(x,y)-E_{y'\sim\pi_\theta}\nabla s_\theta(x,y') $$
 
+mod autoregressive;
 mod log_linear;
 mod mlp;
 mod tabular;
 
+pub use autoregressive::{Autoregressive, MAX_SEQUENCES, PrefixValues};
 pub use log_linear::LogLinear;
 pub use mlp::Mlp;
 pub use tabular::{Tabular, one_hot};

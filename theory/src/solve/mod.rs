@@ -6,7 +6,8 @@
 //! * [`natural`]: policy gradient, Fisher matrix, natural gradient (equation (6)) and its mixed form (Claim 1);
 //! * [`decomposition`]: regret split into mirror descent, misfit and sampling, and Lemma 1;
 //! * [`log_ratio`]: the exact minimiser of a regression of the log-ratio itself;
-//! * [`rates`]: sharp constants, Lambert W, hitting times.
+//! * [`rates`]: sharp constants, Lambert W, hitting times;
+//! * [`tree`]: chance between two tokens.
 
 pub mod decomposition;
 pub mod linear;
@@ -15,3 +16,4 @@ pub mod mirror;
 pub mod natural;
 pub mod rates;
 pub mod regression;
+pub mod tree;

@@ -71,6 +71,17 @@ impl<'a> Fields<'a> {
         Ok(Array3::from_shape_vec((shape[0], shape[1], shape[2]), flat).expect("shape was counted"))
     }
 
+    /// A list of tables of finite numbers, each of its own size.
+    pub(crate) fn tables_of_any_size(&self, key: &str) -> Result<Vec<Array2<f64>>, Failure> {
+        let table = |(i, value): (usize, &Value)| {
+            let (mut shape, mut flat) = ([None; 2], Vec::new());
+            flatten(&format!("{key}[{i}]"), "a table", value, &mut shape, &mut flat)?;
+            let [rows, columns] = shape.map(|n| n.unwrap_or(0));
+            Ok(Array2::from_shape_vec((rows, columns), flat).expect("shape was counted"))
+        };
+        as_list(key, self.get(key, "a list of tables")?)?.iter().enumerate().map(table).collect()
+    }
+
     fn nested(&self, key: &str, expected: &'static str, depth: usize) -> Result<(Vec<usize>, Vec<f64>), Failure> {
         let mut shape = vec![None; depth];
         let mut flat = Vec::new();
