@@ -3,6 +3,7 @@
 //! A file is `{"schema":"rebel-theory-vectors/1","topic":..,"cases":[{"id","op","input"}, ..]}`; expected values, where
 //! there are any, are not looked at. [`compare`] holds the rule by which answers are judged.
 
+mod baselines;
 mod claim1;
 pub mod compare;
 mod input;
@@ -83,6 +84,9 @@ fn operation(name: &str) -> Option<Operation> {
         "claim1_mlp" => claim1::claim1_mlp,
         "claim1_offpolicy" => claim1::claim1_offpolicy,
         "claim1_joint" => claim1::claim1_joint,
+        "batch_losses" => baselines::batch_losses,
+        "ppo_tabular" => baselines::ppo_tabular,
+        "tabular_optima" => baselines::tabular_optima,
         _ => return None,
     })
 }
