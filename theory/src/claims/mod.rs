@@ -44,6 +44,10 @@ mod hybrid_improvement;
 mod instances;
 mod md_equivalence;
 mod monotone_improvement;
+mod objectives;
+mod ppo_not_conservative;
+mod sign_dpo;
+mod sppo_apa;
 mod tabular_npg;
 
 pub use instances::{Draw, Features, Trials};
@@ -63,6 +67,10 @@ pub fn all() -> Vec<&'static Claim> {
         &fast_rate::CLAIM,
         &gauss_newton_npg::CLAIM,
         &hybrid_improvement::CLAIM,
+        &sppo_apa::CLAIM,
+        &ppo_not_conservative::CLAIM,
+        &sign_dpo::CLAIM,
+        &objectives::CLAIM,
     ]
 }
 

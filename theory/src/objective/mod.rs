@@ -38,6 +38,7 @@ mod losses;
 mod parameters;
 pub mod tape;
 
+pub(crate) use losses::{NAMES, by_name};
 pub use losses::{
     apa, bradley_terry, cross_entropy, dpo, ipo, iterative_dpo, ppo_clip, ppo_clip_without_min, ppo_value,
     ppo_value_clipped, rebel, rebel_preference, reinforce, rloo, sppo,

@@ -13,10 +13,54 @@ pub use preference::{dpo, ipo, iterative_dpo};
 pub use regression::{apa, rebel, rebel_preference, sppo};
 pub use supervised::{bradley_terry, cross_entropy};
 
+use super::{Arith, ArithError, Beta, Clip, Eta, Lambda, Tau};
+
+/// The name of every objective, as [`by_name`] knows it.
+pub(crate) const NAMES: [&str; 15] = [
+    "rebel",
+    "rebel_preference",
+    "apa",
+    "sppo",
+    "dpo",
+    "ipo",
+    "iterative_dpo",
+    "reinforce",
+    "rloo",
+    "ppo_clip",
+    "ppo_clip_without_min",
+    "ppo_value",
+    "ppo_value_clipped",
+    "cross_entropy",
+    "bradley_terry",
+];
+
+/// The objective called `name`, with fixed settings, at log-probabilities (or scores, or values) `x` `[pairs, 2]`; `a` and
+/// `b` are its other inputs and `mask` what counts: the one door through which whatever holds for all is checked for all.
+pub(crate) fn by_name<A: Arith>(name: &str, [x, a, b, mask]: [&A; 4]) -> Result<A, A::Error> {
+    let (eta, beta, clip) = (Eta::new(0.7)?, Beta::new(0.3)?, Clip::new(0.25)?);
+    match name {
+        "rebel" => rebel(x, a, b, eta),
+        "rebel_preference" => rebel_preference(x, a, b, eta),
+        "apa" => apa(x, a, b, Lambda::new(1.3)?),
+        "sppo" => sppo(x, a, b, eta),
+        "dpo" => dpo(x, a, beta),
+        "ipo" => ipo(x, a, Tau::new(0.4)?),
+        "iterative_dpo" => iterative_dpo(x, a, b, beta),
+        "reinforce" => reinforce(x, a, b),
+        "rloo" => rloo(x, b),
+        "ppo_clip" => ppo_clip(x, a, b, mask, clip),
+        "ppo_clip_without_min" => ppo_clip_without_min(x, a, b, mask, clip),
+        "ppo_value" => ppo_value(x, b, mask),
+        "ppo_value_clipped" => ppo_value_clipped(x, a, b, mask, clip),
+        "cross_entropy" => cross_entropy(x, mask),
+        "bradley_terry" => bradley_terry(x),
+        _ => Err(ArithError::Shape(format!("no objective is called {name}")).into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tape::Tape;
-    use super::super::{Arith, Beta, Clip, Eta, Lambda, Tau};
     use super::*;
     use approx::assert_abs_diff_eq;
     use ndarray::ArrayD;
@@ -27,50 +71,6 @@ mod tests {
 
     pub(super) fn eta(value: f64) -> Eta {
         Eta::new(value).unwrap()
-    }
-
-    const NAMES: [&str; 15] = [
-        "rebel",
-        "rebel_preference",
-        "apa",
-        "sppo",
-        "dpo",
-        "ipo",
-        "iterative_dpo",
-        "reinforce",
-        "rloo",
-        "ppo_clip",
-        "ppo_clip_without_min",
-        "ppo_value",
-        "ppo_value_clipped",
-        "cross_entropy",
-        "bradley_terry",
-    ];
-
-    /// The objective called `name` at log-probabilities (or scores, or values) `x`; `a` and `b` play its fixed inputs.
-    fn evaluate<A: Arith>(name: &str, [x, a, b, mask]: [&A; 4]) -> A
-    where
-        A::Error: std::fmt::Debug,
-    {
-        let (beta, clip) = (Beta::new(0.3).unwrap(), Clip::new(0.25).unwrap());
-        match name {
-            "rebel" => rebel(x, a, b, eta(0.7)),
-            "rebel_preference" => rebel_preference(x, a, b, eta(0.7)),
-            "apa" => apa(x, a, b, Lambda::new(1.3).unwrap()),
-            "sppo" => sppo(x, a, b, eta(0.7)),
-            "dpo" => dpo(x, a, beta),
-            "ipo" => ipo(x, a, Tau::new(0.4).unwrap()),
-            "iterative_dpo" => iterative_dpo(x, a, b, beta),
-            "reinforce" => reinforce(x, a, b),
-            "rloo" => rloo(x, b),
-            "ppo_clip" => ppo_clip(x, a, b, mask, clip),
-            "ppo_clip_without_min" => ppo_clip_without_min(x, a, b, mask, clip),
-            "ppo_value" => ppo_value(x, b, mask),
-            "ppo_value_clipped" => ppo_value_clipped(x, a, b, mask, clip),
-            "cross_entropy" => cross_entropy(x, mask),
-            _ => bradley_terry(x),
-        }
-        .unwrap()
     }
 
     /// Four pairs; the second sits where every log-sigmoid has margin 0 and every ratio is 1, and has tied rewards; the
@@ -112,7 +112,7 @@ mod tests {
     fn value_and_slope(name: &str, instance: &[ArrayD<f64>; 4]) -> (f64, ArrayD<f64>) {
         let tape = Tape::new();
         let inputs = instance.each_ref().map(|array| tape.input(array.clone()));
-        let loss = evaluate(name, inputs.each_ref());
+        let loss = by_name(name, inputs.each_ref()).unwrap();
         (loss.value().sum(), tape.cotangents(&loss).unwrap().of(&inputs[0]))
     }
 
@@ -121,7 +121,7 @@ mod tests {
         let at = |h: f64| {
             let mut moved = instance.clone();
             moved[0].as_slice_mut().unwrap()[i] += h;
-            evaluate(name, moved.each_ref()).sum()
+            by_name(name, moved.each_ref()).unwrap().sum()
         };
         // of second order: a step of 1e-5 leaves an error of 1e-10
         [-1e-5, 1e-5].map(|h| (4.0 * at(h) - at(2.0 * h) - 3.0 * at(0.0)) / (2.0 * h))
@@ -132,7 +132,7 @@ mod tests {
         let instance = instance();
         for name in NAMES {
             let (value, slope) = value_and_slope(name, &instance);
-            assert_eq!(value, evaluate(name, instance.each_ref()).sum(), "{name}");
+            assert_eq!(value, by_name(name, instance.each_ref()).unwrap().sum(), "{name}");
             for (i, slope) in slope.iter().enumerate() {
                 for side in sides(name, &instance, i) {
                     assert!((slope - side).abs() < 1e-7, "{name}[{i}]: {slope} against {side}");
@@ -162,7 +162,7 @@ mod tests {
         for (name, instance) in smooth.chain(kinks().into_iter().map(|(name, instance, _)| (name, instance))) {
             let inputs = instance.each_ref().map(tensor);
             let x = Tracked::from_tensor(&inputs[0]).unwrap();
-            let loss = evaluate(name, [x.as_tensor(), &inputs[1], &inputs[2], &inputs[3]]);
+            let loss = by_name(name, [x.as_tensor(), &inputs[1], &inputs[2], &inputs[3]]).unwrap();
             let slope = loss.backward().unwrap().get(&x).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
             let (value, expected) = value_and_slope(name, &instance);
             assert_abs_diff_eq!(loss.to_scalar::<f64>().unwrap(), value, epsilon = 1e-13);
