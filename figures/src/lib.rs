@@ -106,6 +106,8 @@ const COMPUTED: &[Computed] = &[
     // regret
     // games
     // baselines
+    computed!(theory_inner_steps, long: true),
+    computed!(theory_tilt_distance, long: false),
     // tokens
     // bandits
     // mirror descent

@@ -26,6 +26,11 @@ pub fn mean(sample: &[f64]) -> f64 {
     sample.iter().sum::<f64>() / sample.len() as f64
 }
 
+/// The largest number of a sample, NaN if any is; minus infinity of an empty one.
+pub fn largest(sample: &[f64]) -> f64 {
+    sample.iter().fold(f64::NEG_INFINITY, |m, &v| if m >= v || m.is_nan() { m } else { v })
+}
+
 /// The median of a sample, NaN of an empty one or of one that contains NaN.
 pub fn median(sample: &[f64]) -> f64 {
     if sample.is_empty() || sample.iter().any(|v| v.is_nan()) {
@@ -118,6 +123,13 @@ mod tests {
         });
         let share = covered.count() as f64 / 2000.0;
         assert!((0.93..0.97).contains(&share), "{share}"); // four standard errors
+    }
+
+    #[test]
+    fn largest_number_hides_no_nan() {
+        assert_eq!(largest(&[1.0, -3.0, 2.0]), 2.0);
+        assert!(largest(&[1.0, f64::NAN, 2.0]).is_nan() && largest(&[f64::NAN, 2.0]).is_nan());
+        assert_eq!(largest(&[]), f64::NEG_INFINITY);
     }
 
     #[test]

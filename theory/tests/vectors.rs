@@ -11,6 +11,7 @@ const TOPICS: &[&str] = &[
     "md",
     "claim1",
     "autoreg",
+    "baselines",
 ];
 
 fn read(path: &Path) -> Value {

@@ -46,6 +46,10 @@ mod instances;
 mod md_equivalence;
 mod monotone_improvement;
 mod sequence_as_arm;
+mod objectives;
+mod ppo_not_conservative;
+mod sign_dpo;
+mod sppo_apa;
 mod tabular_npg;
 mod token_npg;
 
@@ -69,6 +73,10 @@ pub fn all() -> Vec<&'static Claim> {
         &sequence_as_arm::CLAIM,
         &token_npg::CLAIM,
         &deterministic_transitions::CLAIM,
+        &sppo_apa::CLAIM,
+        &ppo_not_conservative::CLAIM,
+        &sign_dpo::CLAIM,
+        &objectives::CLAIM,
     ]
 }
 

@@ -1,12 +1,13 @@
 //! Claim 3 of the table: the natural gradient of tabular softmax logits is the tilt.
 
 use super::{Claim, Draw, Findings, Quantity, Tag};
-use crate::bandit::{Bandit, Policy};
+use crate::bandit::Policy;
 use crate::error::InputError;
+use crate::experiments::token_distance::token_distance;
 use crate::solve::mirror::tilt;
 use crate::solve::natural::tabular_npg_step;
 use crate::statistics::{bootstrap_mean, log_log_slope};
-use ndarray::{Array1, Array2, Axis};
+use ndarray::{Array2, Axis};
 
 pub(super) const CLAIM: Claim = Claim {
     id: "tabular-npg",
@@ -61,19 +62,7 @@ fn slope_of_token_error(draw: &mut Draw) -> Result<f64, InputError> {
     let first = Policy::from_logits(&draw.normals((1, 3)));
     let second = Policy::from_logits(&draw.normals((3, 3))); // [first token, second token]
     let reward: Array2<f64> = draw.normals((3, 3));
-    let distance = |eta: f64| {
-        let q = second.expectation(&reward).insert_axis(Axis(0)); // [1, a], the value of the first token
-        let by_token = joint(&tilt(&first, &q, eta), &tilt(&second, &reward, eta));
-        let flat = |table: &Array2<f64>| table.iter().copied().collect::<Array1<f64>>().insert_axis(Axis(0));
-        let arms = Bandit::new(Array1::ones(1), flat(&reward))?;
-        let whole = tilt(&Policy::new("pi", flat(&joint(&first, &second)))?, arms.reward(), eta);
-        Ok((flat(&by_token) - whole.prob()).mapv(f64::abs).sum() / 2.0)
-    };
-    let distances = ETAS.iter().map(|&eta| distance(eta)).collect::<Result<Vec<_>, InputError>>()?;
+    let distance = |&eta: &f64| token_distance(&first, &second, &reward, eta);
+    let distances = ETAS.iter().map(distance).collect::<Result<Vec<_>, InputError>>()?;
     Ok(log_log_slope(&ETAS, &distances).value)
-}
-
-/// The probability of each sequence of two tokens `[a, b]`.
-fn joint(first: &Policy, second: &Policy) -> Array2<f64> {
-    second.prob() * &first.prob().row(0).insert_axis(Axis(1))
 }

@@ -13,6 +13,33 @@ pub(super) fn sigmoid(x: f64) -> f64 {
     if x >= 0.0 { 1.0 / (1.0 + (-x).exp()) } else { x.exp() / (1.0 + x.exp()) }
 }
 
+/// -1, 0 or 1; of 0 it is 0, unlike [`f64::signum`].
+pub(super) fn sign(x: f64) -> f64 {
+    if x > 0.0 {
+        1.0
+    } else if x < 0.0 {
+        -1.0
+    } else {
+        x // 0, or not a number
+    }
+}
+
+/// `x`, or the bound beyond which it lies; what is not a number stays so.
+pub(super) fn clamp(x: f64, low: f64, high: f64) -> f64 {
+    if x < low {
+        low
+    } else if x > high {
+        high
+    } else {
+        x
+    }
+}
+
+/// The smaller of two, not a number if either is not: [`f64::min`] would lose it.
+pub(super) fn smaller(a: f64, b: f64) -> f64 {
+    if a < b || a.is_nan() { a } else { b }
+}
+
 /// `f` of the elements of two arrays of one shape.
 pub(super) fn zip(a: &ArrayD<f64>, b: &ArrayD<f64>, f: impl Fn(f64, f64) -> f64) -> Result<ArrayD<f64>, ArithError> {
     if a.shape() != b.shape() {
@@ -63,8 +90,23 @@ impl Arith for ArrayD<f64> {
     fn scale(&self, factor: f64) -> Result<Self, ArithError> {
         Ok(self.mapv(|a| factor * a))
     }
+    fn shift(&self, constant: f64) -> Result<Self, ArithError> {
+        Ok(self.mapv(|a| a + constant))
+    }
     fn square(&self) -> Result<Self, ArithError> {
         Ok(self.mapv(|a| a * a))
+    }
+    fn exp(&self) -> Result<Self, ArithError> {
+        Ok(self.mapv(f64::exp))
+    }
+    fn sign(&self) -> Result<Self, ArithError> {
+        Ok(self.mapv(sign))
+    }
+    fn clamp(&self, low: f64, high: f64) -> Result<Self, ArithError> {
+        Ok(self.mapv(|a| clamp(a, low, high)))
+    }
+    fn minimum(&self, other: &Self) -> Result<Self, ArithError> {
+        zip(self, other, smaller)
     }
     fn log_sigmoid(&self) -> Result<Self, ArithError> {
         Ok(self.mapv(log_sigmoid))

@@ -38,8 +38,26 @@ impl Arith for Tensor {
     fn scale(&self, factor: f64) -> Result<Self, Error> {
         self.affine(factor, 0.0)
     }
+    fn shift(&self, constant: f64) -> Result<Self, Error> {
+        self.affine(1.0, constant)
+    }
     fn square(&self) -> Result<Self, Error> {
         self.sqr()
+    }
+    fn exp(&self) -> Result<Self, Error> {
+        Tensor::exp(self)
+    }
+    fn sign(&self) -> Result<Self, Error> {
+        Tensor::sign(&self.detach())
+    }
+    /// By selection: candle's own clamp has slope 1/2 on the bounds.
+    fn clamp(&self, low: f64, high: f64) -> Result<Self, Error> {
+        let inside = self.ge(low)?.mul(&self.le(high)?)?;
+        inside.where_cond(self, &Tensor::clamp(&self.detach(), low, high)?)
+    }
+    fn minimum(&self, other: &Self) -> Result<Self, Error> {
+        same_shape(self, other)?;
+        Tensor::minimum(self, other)
     }
     /// `-ln(e^0 + e^-x)` by log-sum-exp: smooth in candle's autograd, where `min(x, 0) - ln(1 + e^-|x|)` has slope 1 at 0.
     fn log_sigmoid(&self) -> Result<Self, Error> {

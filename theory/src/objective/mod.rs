@@ -7,8 +7,18 @@
 //! * a number and the cotangents of its inputs, over [`tape::Var`]: what the trainer uses;
 //! * a differentiable tensor under candle's autograd (feature `candle`).
 //!
-//! Objectives return **sums over groups** (a pair, the k samples of a prompt, a preference). The caller divides by the
-//! number of groups in the whole batch, so that cutting a batch into pieces changes nothing.
+//! Objectives return **sums over groups** (a pair, the k samples of a prompt, a preference, a token). The caller divides
+//! by the number of groups in the whole batch, so that cutting a batch into pieces changes nothing.
+//!
+//! | family | objectives | regress or raise |
+//! |---|---|---|
+//! | regression | [`rebel`], [`rebel_preference`], [`apa`], [`sppo`] | a log-ratio to a reward |
+//! | preference | [`dpo`], [`ipo`], [`iterative_dpo`] | the margin of the preferred response |
+//! | policy gradient | [`reinforce`], [`rloo`], [`ppo_clip`], [`ppo_clip_without_min`], [`ppo_value`], [`ppo_value_clipped`] | log-probability, weighted by advantage |
+//! | supervised | [`cross_entropy`], [`bradley_terry`] | likelihood of given data |
+//!
+//! Where an objective has a kink, all three implementors give the same slope: a value exactly on a clip counts as inside
+//! it, two tied arguments of a minimum share the slope, and the sign of 0 is 0.
 //!
 //! ```
 //! use ndarray::arr2;
@@ -25,9 +35,15 @@ mod array;
 #[cfg(feature = "candle")]
 mod candle;
 mod losses;
+mod parameters;
 pub mod tape;
 
-pub use losses::{bradley_terry, cross_entropy, dpo, rebel, rloo};
+pub(crate) use losses::{NAMES, by_name};
+pub use losses::{
+    apa, bradley_terry, cross_entropy, dpo, ipo, iterative_dpo, ppo_clip, ppo_clip_without_min, ppo_value,
+    ppo_value_clipped, rebel, rebel_preference, reinforce, rloo, sppo,
+};
+pub use parameters::{Beta, Clip, Eta, Lambda, Tau};
 
 /// Why a batch operation, or a parameter of an objective, could not be used.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -64,8 +80,19 @@ pub trait Arith: Sized {
     fn times(&self, other: &Self) -> Result<Self, Self::Error>;
     /// `factor * self`.
     fn scale(&self, factor: f64) -> Result<Self, Self::Error>;
+    /// `self + constant`.
+    fn shift(&self, constant: f64) -> Result<Self, Self::Error>;
     /// `self^2`, elementwise.
     fn square(&self) -> Result<Self, Self::Error>;
+    /// `e^self`, elementwise.
+    fn exp(&self) -> Result<Self, Self::Error>;
+    /// -1, 0 or 1: the sign of each element, 0 of 0. It passes no slope on.
+    fn sign(&self) -> Result<Self, Self::Error>;
+    /// Each element, or the bound beyond which it lies; `low <= high`. The slope is 1 from `low` to `high`, both included,
+    /// and 0 outside: so a minimum with the unclipped value is right wherever it is smooth.
+    fn clamp(&self, low: f64, high: f64) -> Result<Self, Self::Error>;
+    /// The smaller of two, elementwise; of equal ones each has half the slope.
+    fn minimum(&self, other: &Self) -> Result<Self, Self::Error>;
     /// `ln sigmoid(self) = -ln(1 + e^{-self})`, without overflow; its slope at 0 is 1/2.
     fn log_sigmoid(&self) -> Result<Self, Self::Error>;
     /// Column `index` of the last axis: `[.., n] -> [..]`.
@@ -75,51 +102,16 @@ pub trait Arith: Sized {
     /// Sum of all elements: `[..] -> []`.
     fn total(&self) -> Result<Self, Self::Error>;
 
+    /// The larger of two, elementwise; of equal ones each has half the slope.
+    fn maximum(&self, other: &Self) -> Result<Self, Self::Error> {
+        self.scale(-1.0)?.minimum(&other.scale(-1.0)?)?.scale(-1.0)
+    }
+
     /// First minus second of each pair: `[pairs, 2] -> [pairs]`.
     fn difference_of_pair(&self) -> Result<Self, Self::Error> {
         match self.dims().last() {
             Some(2) => self.column(0)?.minus(&self.column(1)?),
             _ => Err(ArithError::Shape(format!("shape {:?} holds no pairs (expected [pairs, 2])", self.dims())).into()),
         }
-    }
-}
-
-/// The step size `eta` of the paper: a finite number above 0. Units: nats per unit of reward.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Eta(f64);
-
-impl Eta {
-    /// Checks `eta`.
-    pub fn new(eta: f64) -> Result<Self, ArithError> {
-        positive("eta", eta).map(Self)
-    }
-
-    /// The number.
-    pub fn get(self) -> f64 {
-        self.0
-    }
-}
-
-/// The inverse temperature `beta` of DPO: a finite number above 0, per nat.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Beta(f64);
-
-impl Beta {
-    /// Checks `beta`.
-    pub fn new(beta: f64) -> Result<Self, ArithError> {
-        positive("beta", beta).map(Self)
-    }
-
-    /// The number.
-    pub fn get(self) -> f64 {
-        self.0
-    }
-}
-
-fn positive(name: &'static str, value: f64) -> Result<f64, ArithError> {
-    if value > 0.0 && value.is_finite() {
-        Ok(value)
-    } else {
-        Err(ArithError::Parameter { name, value, expected: "a finite number above 0" })
     }
 }

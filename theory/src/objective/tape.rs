@@ -13,9 +13,9 @@
 //! assert_eq!(cotangents.of(&score), arr2(&[[-0.5, 0.5]]).into_dyn());
 //! ```
 
-use super::array::{column, log_sigmoid, row_total, sigmoid, total, zip};
+use super::array::{clamp, column, log_sigmoid, row_total, sigmoid, sign, smaller, total, zip};
 use super::{Arith, ArithError};
-use ndarray::{ArrayD, Axis};
+use ndarray::{ArrayD, Axis, Zip};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -47,7 +47,13 @@ enum Made {
     Minus(usize, usize),
     Times(usize, Rc<ArrayD<f64>>, usize, Rc<ArrayD<f64>>),
     Scale(usize, f64),
+    Shift(usize),
     Square(usize, Rc<ArrayD<f64>>),
+    Exp(usize, Rc<ArrayD<f64>>),
+    /// A function that is flat wherever it has a slope.
+    Flat,
+    Clamp(usize, Rc<ArrayD<f64>>, f64, f64),
+    Minimum(usize, Rc<ArrayD<f64>>, usize, Rc<ArrayD<f64>>),
     LogSigmoid(usize, Rc<ArrayD<f64>>),
     Column(usize, usize),
     RowTotal(usize),
@@ -67,9 +73,14 @@ impl Tape {
     }
 
     fn record(&self, made_by: Made, value: ArrayD<f64>) -> Var<'_> {
+        self.record_shared(made_by, Rc::new(value))
+    }
+
+    /// As `record`, for a value that the derivative needs too.
+    fn record_shared(&self, made_by: Made, value: Rc<ArrayD<f64>>) -> Var<'_> {
         let mut nodes = self.nodes.borrow_mut();
         nodes.push(Node { made_by, shape: value.shape().to_vec() });
-        Var { tape: self, index: nodes.len() - 1, value: Rc::new(value) }
+        Var { tape: self, index: nodes.len() - 1, value }
     }
 
     /// The derivative of `loss` with respect to every value on the tape.
@@ -103,11 +114,28 @@ impl Made {
     /// What a cotangent `up` of the result contributes to each operand.
     fn pull(&self, up: &ArrayD<f64>, nodes: &[Node]) -> Vec<(usize, ArrayD<f64>)> {
         match self {
-            Made::Input => vec![],
+            Made::Input | Made::Flat => vec![],
             Made::Plus(a, b) => vec![(*a, up.clone()), (*b, up.clone())],
             Made::Minus(a, b) => vec![(*a, up.clone()), (*b, -up)],
             Made::Times(a, x, b, y) => vec![(*a, up * &**y), (*b, up * &**x)],
             Made::Scale(a, factor) => vec![(*a, up * *factor)],
+            Made::Shift(a) => vec![(*a, up.clone())],
+            Made::Exp(a, result) => vec![(*a, up * &**result)],
+            Made::Clamp(a, x, low, high) => {
+                let inside = |&up: &f64, &x: &f64| if (*low..=*high).contains(&x) { up } else { 0.0 };
+                vec![(*a, Zip::from(up).and(&**x).map_collect(inside))]
+            }
+            Made::Minimum(a, x, b, y) => {
+                let share = |up: f64, mine: f64, other: f64| match mine == other {
+                    true => 0.5 * up,
+                    false if mine < other => up,
+                    false => 0.0,
+                };
+                let of = |mine: &ArrayD<f64>, other: &ArrayD<f64>| {
+                    Zip::from(up).and(mine).and(other).map_collect(|&up, &mine, &other| share(up, mine, other))
+                };
+                vec![(*a, of(x, y)), (*b, of(y, x))]
+            }
             Made::Square(a, x) => vec![(*a, up * &x.mapv(|v| 2.0 * v))],
             Made::LogSigmoid(a, x) => vec![(*a, up * &x.mapv(|v| sigmoid(-v)))],
             Made::Column(a, index) => {
@@ -182,6 +210,25 @@ impl Arith for Var<'_> {
     }
     fn scale(&self, factor: f64) -> Result<Self, ArithError> {
         self.record(Made::Scale(self.index, factor), self.value.mapv(|a| factor * a))
+    }
+    fn shift(&self, constant: f64) -> Result<Self, ArithError> {
+        self.record(Made::Shift(self.index), self.value.mapv(|a| a + constant))
+    }
+    fn exp(&self) -> Result<Self, ArithError> {
+        let value = Rc::new(self.value.mapv(f64::exp));
+        let made_by = Made::Exp(self.index, value.clone());
+        Ok(self.tape.record_shared(made_by, value))
+    }
+    fn sign(&self) -> Result<Self, ArithError> {
+        self.record(Made::Flat, self.value.mapv(sign))
+    }
+    fn clamp(&self, low: f64, high: f64) -> Result<Self, ArithError> {
+        let value = self.value.mapv(|a| clamp(a, low, high));
+        self.record(Made::Clamp(self.index, self.value.clone(), low, high), value)
+    }
+    fn minimum(&self, other: &Self) -> Result<Self, ArithError> {
+        let value = zip(&self.value, &other.value, smaller)?;
+        self.record(Made::Minimum(self.index, self.value.clone(), other.index, other.value.clone()), value)
     }
     fn square(&self) -> Result<Self, ArithError> {
         self.record(Made::Square(self.index, self.value.clone()), self.value.mapv(|a| a * a))

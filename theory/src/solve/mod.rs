@@ -5,15 +5,20 @@
 //! * [`regression`]: REBEL's regression, equations (1), (8) and (9), over any law of pairs;
 //! * [`natural`]: policy gradient, Fisher matrix, natural gradient (equation (6)) and its mixed form (Claim 1);
 //! * [`decomposition`]: regret split into mirror descent, misfit and sampling, and Lemma 1;
+//! * [`descent`]: gradient descent on any objective, over a drawn batch or an enumerated population;
 //! * [`log_ratio`]: the exact minimiser of a regression of the log-ratio itself;
 //! * [`rates`]: sharp constants, Lambert W, hitting times;
 //! * [`tree`]: chance between two tokens.
+//! * [`ppo`]: the maximisers of PPO's clipped surrogate over all policies;
+//! * [`rates`]: sharp constants, Lambert W, hitting times.
 
 pub mod decomposition;
+pub mod descent;
 pub mod linear;
 pub mod log_ratio;
 pub mod mirror;
 pub mod natural;
+pub mod ppo;
 pub mod rates;
 pub mod regression;
 pub mod tree;

@@ -4,6 +4,7 @@
 //! there are any, are not looked at. [`compare`] holds the rule by which answers are judged.
 
 mod autoreg;
+mod baselines;
 mod claim1;
 pub mod compare;
 mod input;
@@ -86,6 +87,9 @@ fn operation(name: &str) -> Option<Operation> {
         "claim1_joint" => claim1::claim1_joint,
         "autoreg_step" => autoreg::autoreg_step,
         "stochastic_tree" => autoreg::stochastic_tree,
+        "batch_losses" => baselines::batch_losses,
+        "ppo_tabular" => baselines::ppo_tabular,
+        "tabular_optima" => baselines::tabular_optima,
         _ => return None,
     })
 }
