@@ -4,7 +4,7 @@
 //! the diagonal in its first `n` rows and columns, right-hand sides in columns from `n` on. What lies below the diagonal or
 //! in the rows from `n` on is never read, and may be overwritten.
 
-use super::product::{WIDTH, add_gram};
+use super::product::{WIDTH, add_block, add_gram};
 use super::{Level, wide};
 
 /// Factorises one panel, the rows of `panel`, whose first diagonal entry is in column `start`.
@@ -106,29 +106,33 @@ wide! {
     ///
     /// With the trace of `A`, which is at least its largest eigenvalue, it bounds the condition number.
     pub fn inverse_trace(system: &[f64], n: usize, width: usize) -> f64 {
-        let mut total = [0.0; WIDTH];
-        let mut columns = vec![[0.0; WIDTH]; n]; // WIDTH columns of the identity, and of the inverse of R^T
-        for first in (0..n).step_by(WIDTH) {
-            for (k, entries) in columns.iter_mut().enumerate().skip(first) {
-                *entries = std::array::from_fn(|i| if k == first + i { 1.0 } else { 0.0 });
-            }
+        /// Blocks of columns of the inverse that are solved side by side.
+        const SIDE: usize = 4;
+        let mut total = [[0.0; WIDTH]; SIDE];
+        let mut inverse = vec![[[0.0; WIDTH]; SIDE]; n]; // SIDE * WIDTH columns of the inverse of R^T, by rows
+        for first in (0..n).step_by(SIDE * WIDTH) {
             for k in first..n {
-                let row = &system[k * width..][..n];
-                let (done, below) = columns.split_at_mut(k + 1);
-                let scale = 1.0 / row[k];
-                let mut solved = done[k];
-                for i in 0..WIDTH {
-                    solved[i] *= scale;
-                    total[i] = solved[i].mul_add(solved[i], total[i]);
+                let mut row = [[0.0; WIDTH]; SIDE];
+                if let Some(one) = row.as_flattened_mut().get_mut(k - first) {
+                    *one = 1.0;
                 }
-                for (entries, &factor) in below.iter_mut().zip(&row[k + 1..]) {
-                    for i in 0..WIDTH {
-                        entries[i] = (-factor).mul_add(solved[i], entries[i]);
+                for (j, done) in inverse.iter().enumerate().take(k).skip(first) {
+                    let factor = -system[j * width + k];
+                    for (block, done) in row.iter_mut().zip(done) {
+                        add_block(block, factor, done);
                     }
                 }
+                let scale = 1.0 / system[k * width + k];
+                for (block, total) in row.iter_mut().zip(&mut total) {
+                    for i in 0..WIDTH {
+                        block[i] *= scale;
+                        total[i] = block[i].mul_add(block[i], total[i]);
+                    }
+                }
+                inverse[k] = row;
             }
         }
-        total.iter().sum()
+        total.as_flattened().iter().sum()
     }
 }
 

@@ -4,8 +4,8 @@
 //! chosen at run time by a [`Level`]. There is one algorithm, not three:
 //!
 //! * a product and a sum that belong together are one fused multiply-add, at every level;
-//! * a sum over a row keeps 16 partial sums, entry `i` in number `i % 16`, folded in one order; a sum over rows runs in
-//!   ascending order.
+//! * a sum over a row keeps 16 partial sums (8 in an inner product), each entry in the one its place in the row says, folded
+//!   in one order; a sum over rows runs in ascending order.
 //!
 //! So **the bits of a result do not depend on the level**, on the number of threads (a row is computed by one), or on the
 //! C library's `exp` and `log`, which are not called. What holds beyond x86-64: any machine whose `f64::mul_add` rounds

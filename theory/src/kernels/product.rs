@@ -13,25 +13,25 @@ pub fn padded(columns: usize) -> usize {
     columns.next_multiple_of(WIDTH)
 }
 
-/// Rows that are added at once, so that a sum is loaded and stored once for all of them.
-const AT_ONCE: usize = 8;
-
-/// `sum += factor[0] row[0] + factor[1] row[1] + ...`, in this order, for [`AT_ONCE`] rows or fewer.
+/// `sum += factor * row`, for one block.
 #[inline(always)]
-fn add_rows<const N: usize>(factors: &[f64; N], rows: &[f64], sum: &mut [f64]) {
-    let width = sum.len();
-    let rows: [&[f64]; N] = std::array::from_fn(|k| &rows[k * width..(k + 1) * width]);
-    let (blocks, _) = sum.as_chunks_mut::<WIDTH>();
-    for (c, block) in blocks.iter_mut().enumerate() {
-        let mut total = *block;
-        for k in 0..N {
-            let row: &[f64; WIDTH] = rows[k][c * WIDTH..].first_chunk().expect("a row is a multiple of WIDTH");
-            for i in 0..WIDTH {
-                total[i] = factors[k].mul_add(row[i], total[i]);
-            }
-        }
-        *block = total;
+pub(super) fn add_block(sum: &mut [f64; WIDTH], factor: f64, row: &[f64; WIDTH]) {
+    for i in 0..WIDTH {
+        sum[i] = factor.mul_add(row[i], sum[i]);
     }
+}
+
+/// `N` blocks of a combination of rows, from column `c` on, summed in registers.
+#[inline(always)]
+fn combine_blocks<const N: usize>(factors: &[f64], rows: &[f64], c: usize, sum: &mut [f64]) {
+    let mut sums = [[0.0; WIDTH]; N];
+    for (&factor, row) in factors.iter().zip(rows.chunks_exact(sum.len())) {
+        let blocks: &[[f64; WIDTH]; N] = row[c..].as_chunks().0.first_chunk().expect("N blocks");
+        for (sum, block) in sums.iter_mut().zip(blocks) {
+            add_block(sum, factor, block);
+        }
+    }
+    sum[c..][..N * WIDTH].copy_from_slice(sums.as_flattened());
 }
 
 wide! {
@@ -42,14 +42,22 @@ wide! {
     pub fn combine_rows(factors: &[f64], rows: &[f64], sum: &mut [f64]) {
         let width = sum.len();
         assert!(width.is_multiple_of(WIDTH) && rows.len() == width * factors.len(), "whole rows");
-        sum.fill(0.0);
-        let (groups, rest) = factors.as_chunks::<AT_ONCE>();
-        for (group, rows) in groups.iter().zip(rows.chunks_exact(AT_ONCE * width)) {
-            add_rows(group, rows, sum);
-        }
-        let rows = &rows[groups.len() * AT_ONCE * width..];
-        for (factor, row) in rest.iter().zip(rows.chunks_exact(width)) {
-            add_rows(&[*factor], row, sum);
+        let mut c = 0;
+        while c < width {
+            c += WIDTH * match (width - c) / WIDTH {
+                1 => {
+                    combine_blocks::<1>(factors, rows, c, sum);
+                    1
+                }
+                2 | 3 => {
+                    combine_blocks::<2>(factors, rows, c, sum);
+                    2
+                }
+                _ => {
+                    combine_blocks::<4>(factors, rows, c, sum);
+                    4
+                }
+            };
         }
     }
 }
@@ -57,10 +65,8 @@ wide! {
 /// Adds one row's part to a tile of `R` by [`WIDTH`] sums.
 #[inline(always)]
 fn add_products<const R: usize>(sums: &mut [[f64; WIDTH]; R], left: &[f64; R], right: &[f64; WIDTH]) {
-    for r in 0..R {
-        for c in 0..WIDTH {
-            sums[r][c] = left[r].mul_add(right[c], sums[r][c]);
-        }
+    for (sums, &left) in sums.iter_mut().zip(left) {
+        add_block(sums, left, right);
     }
 }
 

@@ -2,54 +2,97 @@
 //!
 //! A row with logits of minus infinity, or with some that are 708 below its largest, takes the general exponential and
 //! keeps the support it has; any other row takes the shorter form. Both give the same bits where both apply.
+//!
+//! A row is cut into blocks from its front. What is left over is taken as the row's last whole block, which overlaps the one
+//! before it: entries that were seen already are computed again, to the same bits, and not counted again. So its entries
+//! fall to the last places of the partial sums.
 
 use super::exp::{exp_any, exp_normal, is_normal};
 use super::ln::ln;
-use super::{LANES, filled, fold, wide};
+use super::{LANES, fold, wide};
 
 type Block = [f64; LANES];
 
-/// The largest and the smallest of some numbers, kept apart for each place of a block.
-struct Extremes {
-    top: Block,
-    low: Block,
+/// The larger of two numbers. Unlike [`f64::max`], one instruction; a NaN in `a` is passed over.
+#[inline(always)]
+fn larger(a: f64, b: f64) -> f64 {
+    if a > b { a } else { b }
 }
 
-impl Extremes {
-    #[inline(always)]
-    fn none() -> Self {
-        Self { top: [f64::NEG_INFINITY; LANES], low: [f64::INFINITY; LANES] }
-    }
+/// The smaller of two numbers.
+#[inline(always)]
+fn smaller(a: f64, b: f64) -> f64 {
+    if a < b { a } else { b }
+}
 
-    /// Takes in the number at place `i`.
-    #[inline(always)]
-    fn see(&mut self, i: usize, value: f64) {
-        self.top[i] = if value > self.top[i] { value } else { self.top[i] };
-        self.low[i] = if value < self.low[i] { value } else { self.low[i] };
+/// The largest and the smallest of what two blocks of partial ones hold.
+#[inline(always)]
+fn range_of(mut top: Block, mut low: Block) -> (f64, f64) {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            top[i] = larger(top[i + half], top[i]);
+            low[i] = smaller(low[i + half], low[i]);
+        }
+        half /= 2;
     }
+    (top[0], low[0])
+}
 
-    #[inline(always)]
-    fn get(&self) -> (f64, f64) {
-        let top = self.top.iter().fold(f64::NEG_INFINITY, |m, &v| if v > m { v } else { m });
-        let low = self.low.iter().fold(f64::INFINITY, |m, &v| if v < m { v } else { m });
-        (top, low)
+/// The last entries of a row as a block; `filler` comes before the entries of a row that is shorter than one.
+#[inline(always)]
+fn last_block(row: &[f64], filler: f64) -> Block {
+    row.last_chunk().copied().unwrap_or_else(|| {
+        let mut block = [filler; LANES];
+        block[LANES - row.len()..].copy_from_slice(row);
+        block
+    })
+}
+
+/// Writes a block over the last entries of a row, or as many of its own last as the row has.
+#[inline(always)]
+fn set_last(row: &mut [f64], block: &Block) {
+    match row.last_chunk_mut() {
+        Some(last) => *last = *block,
+        None => row.copy_from_slice(&block[LANES - row.len()..]),
     }
+}
+
+/// Adds a last block's partial sums from place `first` on: those before it belong to entries that were counted already.
+#[inline(always)]
+fn add_from(first: usize, sum: &mut Block, last: &Block) {
+    for i in 0..LANES {
+        sum[i] += if i >= first { last[i] } else { 0.0 };
+    }
+}
+
+// Each loop over a row is a function of its own: it copies a block before it writes one, keeps its partial results in local
+// arrays, and leaves the shorter block at the end to its caller. Only then does the compiler hold all of them in registers.
+
+#[inline(always)]
+fn extremes_of_blocks(blocks: &[Block]) -> (Block, Block) {
+    let (mut top, mut low) = ([f64::NEG_INFINITY; LANES], [f64::INFINITY; LANES]);
+    for block in blocks {
+        for i in 0..LANES {
+            top[i] = larger(block[i], top[i]);
+            low[i] = smaller(block[i], low[i]);
+        }
+    }
+    (top, low)
 }
 
 /// The largest and smallest of some exponents.
 #[inline(always)]
 fn extremes(exponents: &[f64]) -> (f64, f64) {
-    let mut seen = Extremes::none();
-    let (blocks, tail) = exponents.as_chunks::<LANES>();
-    for block in blocks {
-        for (i, &value) in block.iter().enumerate() {
-            seen.see(i, value);
-        }
+    let (top, low) = extremes_of_blocks(exponents.as_chunks::<LANES>().0);
+    let last = last_block(exponents, exponents.first().copied().unwrap_or_default());
+    let (last_top, last_low) = extremes_of_blocks(&[last]);
+    let (mut tops, mut lows) = (top, low);
+    for i in 0..LANES {
+        tops[i] = larger(last_top[i], top[i]);
+        lows[i] = smaller(last_low[i], low[i]);
     }
-    for (i, &value) in tail.iter().enumerate() {
-        seen.see(i, value);
-    }
-    seen.get()
+    range_of(tops, lows)
 }
 
 /// The exponent of a tilt, `log + eta f`; without a tilt `log` itself, whatever `f` is.
@@ -58,40 +101,44 @@ fn exponent<const TILT: bool>(log: f64, f: f64, eta: f64) -> f64 {
     if TILT { f.mul_add(eta, log) } else { log }
 }
 
-/// One block of [`weigh`], of which the first `count` places are the row's.
+/// `e^(exponent - top)`, one weight; `ANY` where an exponent may be far below the top.
 #[inline(always)]
-fn weigh_block<const ANY: bool, const TILT: bool>(
-    count: usize,
-    log: &Block,
-    f: &Block,
+fn weight_of<const ANY: bool, const TILT: bool>(log: f64, f: f64, eta: f64, top: f64) -> f64 {
+    let shifted = exponent::<TILT>(log, f, eta) - top;
+    if ANY { exp_any(shifted) } else { exp_normal(shifted) }
+}
+
+#[inline(always)]
+fn weigh_blocks<const ANY: bool, const TILT: bool>(
+    logs: &[Block],
+    fs: &[Block],
     eta: f64,
     top: f64,
-    sum: &mut Block,
+    weights: &mut [Block],
 ) -> Block {
-    let mut weights = [0.0; LANES];
-    for i in 0..LANES {
-        let shifted = exponent::<TILT>(log[i], f[i], eta) - top;
-        let weight = if ANY { exp_any(shifted) } else { exp_normal(shifted) };
-        let weight = if i < count { weight } else { 0.0 };
-        weights[i] = weight;
-        sum[i] += weight;
+    let mut sum = [0.0; LANES];
+    for ((log, f), weights) in logs.iter().zip(fs).zip(weights) {
+        let (log, f, mut weight) = (*log, *f, [0.0; LANES]);
+        for i in 0..LANES {
+            weight[i] = weight_of::<ANY, TILT>(log[i], f[i], eta, top);
+            sum[i] += weight[i];
+        }
+        *weights = weight;
     }
-    weights
+    sum
 }
 
 /// `weight = e^(exponent - top)`; their sum.
 #[inline(always)]
 fn weigh<const ANY: bool, const TILT: bool>(log: &[f64], f: &[f64], eta: f64, top: f64, weight: &mut [f64]) -> f64 {
-    let mut sum = [0.0; LANES];
-    let ((logs, log_tail), (fs, f_tail)) = (log.as_chunks::<LANES>(), f.as_chunks::<LANES>());
-    let (weights, weight_tail) = weight.as_chunks_mut::<LANES>();
-    for ((log, f), weight) in logs.iter().zip(fs).zip(weights) {
-        *weight = weigh_block::<ANY, TILT>(LANES, log, f, eta, top, &mut sum);
-    }
-    let count = log_tail.len();
-    if count > 0 {
-        let last = weigh_block::<ANY, TILT>(count, &filled(log_tail, 0.0), &filled(f_tail, 0.0), eta, top, &mut sum);
-        weight_tail.copy_from_slice(&last[..count]);
+    let ((logs, rest), (fs, _)) = (log.as_chunks::<LANES>(), f.as_chunks::<LANES>());
+    let mut sum = weigh_blocks::<ANY, TILT>(logs, fs, eta, top, weight.as_chunks_mut::<LANES>().0);
+    if !rest.is_empty() {
+        let (log, f) = (last_block(log, top), last_block(f, 0.0));
+        let mut last = [[0.0; LANES]];
+        weigh_blocks::<ANY, TILT>(&[log], &[f], eta, top, &mut last);
+        set_last(weight, &last[0]);
+        add_from(LANES - rest.len(), &mut sum, &last[0]);
     }
     fold(sum)
 }
@@ -105,38 +152,42 @@ fn weigh_row<const TILT: bool>(log: &[f64], f: &[f64], eta: f64, (top, low): (f6
     }
 }
 
-/// What a mirror-descent step sums over a row, for each place of a block.
+/// What a mirror-descent step sums over a row, for each place of a block; the range of the next step's exponents.
 struct Sums {
     value: Block,
     forward: Block,
-    backward: Block,
-    seen: Extremes,
+    backward: Block, // of the move, not its negative
+    top: Block,
+    low: Block,
 }
 
-/// One block of the second half of a mirror-descent step: moves `log` to the new policy, and adds to the sums.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn move_block<const ANY: bool>(
-    count: usize,
-    log: &mut Block,
-    f: &Block,
+fn move_blocks<const ANY: bool>(
+    logs: &mut [Block],
+    fs: &[Block],
     eta: f64,
     (top, ln_sum): (f64, f64),
-    weight: &Block,
-    old: &Block,
-    sums: &mut Sums,
-) {
-    for i in 0..LANES {
-        let new = (f[i].mul_add(eta, log[i]) - top) - ln_sum;
-        let moved = if ANY && log[i] == f64::NEG_INFINITY { 0.0 } else { new - log[i] };
-        sums.value[i] = weight[i].mul_add(f[i], sums.value[i]);
-        sums.forward[i] = weight[i].mul_add(moved, sums.forward[i]);
-        sums.backward[i] = old[i].mul_add(-moved, sums.backward[i]);
-        if i < count {
-            sums.seen.see(i, f[i].mul_add(eta, new));
+    weights: &[Block],
+    olds: &[Block],
+) -> Sums {
+    let (mut value, mut forward, mut backward) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
+    let (mut tops, mut lows) = ([f64::NEG_INFINITY; LANES], [f64::INFINITY; LANES]);
+    for (((logs, f), weight), old) in logs.iter_mut().zip(fs).zip(weights).zip(olds) {
+        let (mut log, f, weight, old) = (*logs, *f, *weight, *old);
+        for i in 0..LANES {
+            let new = (f[i].mul_add(eta, log[i]) - top) - ln_sum;
+            let moved = if ANY && log[i] == f64::NEG_INFINITY { 0.0 } else { new - log[i] };
+            value[i] = weight[i].mul_add(f[i], value[i]);
+            forward[i] = weight[i].mul_add(moved, forward[i]);
+            backward[i] = old[i].mul_add(moved, backward[i]);
+            let next = f[i].mul_add(eta, new);
+            tops[i] = larger(next, tops[i]);
+            lows[i] = smaller(next, lows[i]);
+            log[i] = new;
         }
-        log[i] = new;
+        *logs = log;
     }
+    Sums { value, forward, backward, top: tops, low: lows }
 }
 
 /// The second half of a mirror-descent step: `log` becomes that of the new policy. The sums are over unnormalised weights.
@@ -149,19 +200,26 @@ fn move_row<const ANY: bool>(
     weight: &[f64],
     old: &[f64],
 ) -> Sums {
-    let zeros = [0.0; LANES];
-    let mut sums = Sums { value: zeros, forward: zeros, backward: zeros, seen: Extremes::none() };
-    let ((fs, f_tail), (weights, weight_tail)) = (f.as_chunks::<LANES>(), weight.as_chunks::<LANES>());
-    let ((olds, old_tail), (logs, log_tail)) = (old.as_chunks::<LANES>(), log.as_chunks_mut::<LANES>());
-    for (((log, f), weight), old) in logs.iter_mut().zip(fs).zip(weights).zip(olds) {
-        move_block::<ANY>(LANES, log, f, eta, shift, weight, old, &mut sums);
-    }
-    let count = log_tail.len();
-    if count > 0 {
-        let mut log = filled(log_tail, 0.0);
-        let (f, weight, old) = (filled(f_tail, 0.0), filled(weight_tail, 0.0), filled(old_tail, 0.0));
-        move_block::<ANY>(count, &mut log, &f, eta, shift, &weight, &old, &mut sums);
-        log_tail.copy_from_slice(&log[..count]);
+    let ((fs, _), (weights, _), (olds, _)) = (f.as_chunks(), weight.as_chunks(), old.as_chunks());
+    let (logs, rest) = log.as_chunks_mut::<LANES>();
+    let mut sums = move_blocks::<ANY>(logs, fs, eta, shift, weights, olds);
+    if !rest.is_empty() {
+        let first = LANES - rest.len();
+        let (f, weight, old) = (last_block(f, 0.0), last_block(weight, 0.0), last_block(old, 0.0));
+        let before = last_block(log, 0.0);
+        let mut after = [before];
+        let last = move_blocks::<ANY>(&mut after, &[f], eta, shift, &[weight], &[old]);
+        add_from(first, &mut sums.value, &last.value);
+        add_from(first, &mut sums.forward, &last.forward);
+        add_from(first, &mut sums.backward, &last.backward);
+        let mut merged = before;
+        for i in 0..LANES {
+            let counts = i >= first;
+            merged[i] = if counts { after[0][i] } else { before[i] };
+            sums.top[i] = if counts { larger(last.top[i], sums.top[i]) } else { sums.top[i] };
+            sums.low[i] = if counts { smaller(last.low[i], sums.low[i]) } else { sums.low[i] };
+        }
+        set_last(log, &merged);
     }
     sums
 }
@@ -207,8 +265,8 @@ wide! {
             };
             *value = fold(sums.value) * scale;
             *forward = fold(sums.forward) * scale;
-            *backward = fold(sums.backward) * old_scale;
-            range = sums.seen.get();
+            *backward = -(fold(sums.backward) * old_scale);
+            range = range_of(sums.top, sums.low);
             (old, weight) = (weight, old);
             old_scale = scale;
             odd = !odd;
