@@ -9,7 +9,7 @@ FEATURES = $(shell pkg-config --exists openblas 2>/dev/null && echo --features l
 CARGO_FLAGS = --release --workspace $(FEATURES)
 BIN = $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help reproduce test doc notebooks notebook-outputs install system kernel
+.PHONY: help reproduce test doc notebooks notebook-outputs bench install system kernel
 
 help:
 	@echo "make reproduce         build, then run every experiment in its short form (runs/, figures/out/)"
@@ -17,6 +17,7 @@ help:
 	@echo "make doc               the mathematics and the code as pages with typeset formulas (target/doc), no network needed"
 	@echo "make notebooks         install Jupyter and the Rust kernel into .venv, and open the course in a browser"
 	@echo "make notebook-outputs  run the notebooks and put their outputs into the files"
+	@echo "make bench             the theory's workloads beside NumPy's, alternating on one thread (ROUNDS=7)"
 	@echo "make install           put the program where cargo install puts programs"
 
 reproduce: system
@@ -40,6 +41,16 @@ notebooks: system .venv/lab.done kernel
 notebook-outputs: kernel
 	@.venv/bin/python notebooks/check_notebook.py --write notebooks/*.ipynb
 
+# BENCH names the workloads; the theory's are the ones there are. WRITE=1 also rewrites the committed numbers.
+BENCH = theory
+ROUNDS = 7
+bench: system .venv/bench-$(BENCH).done
+	@echo "== build"
+	@cargo bench $(subst --release,,$(CARGO_FLAGS)) --bench $(BENCH) --no-run
+	@echo "== $(BENCH) beside its peer"
+	@.venv/bin/python scripts/bench.py --cargo-flags="$(CARGO_FLAGS)" --rounds $(ROUNDS) \
+	  $(if $(WRITE),--write figures/data/bench_$(BENCH).json)
+
 install:
 	@cargo install --path . --profile dist --locked
 
@@ -52,6 +63,12 @@ kernel: .venv/tests.done
 
 .venv/tests.done: notebooks/requirements.txt | system
 	@echo "== .venv for the notebooks' tests"
+	@python3 -m venv .venv
+	@.venv/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.venv/bench-%.done: %/benches/requirements.txt | system
+	@echo "== .venv for the peer of $*"
 	@python3 -m venv .venv
 	@.venv/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@

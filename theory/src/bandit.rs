@@ -4,6 +4,7 @@
 //! [`Bandit`] and [`Policy`] are checked when they are made; what takes them never checks again.
 
 use crate::error::{self, InputError};
+use crate::kernels::{Level, ln_in_place, normalise_row};
 use ndarray::{Array1, Array2, Zip};
 
 /// A finite contextual bandit: context weights `rho` `[x]`, rewards `r` `[x, y]`.
@@ -117,20 +118,31 @@ impl Policy {
     /// A policy from its probabilities `[x, y]`; `argument` is the name an error carries.
     pub fn new(argument: &'static str, prob: Array2<f64>) -> Result<Self, InputError> {
         error::distributions(argument, prob.view())?;
-        let log = prob.mapv(f64::ln);
-        Ok(Self { prob, log })
+        Ok(Self::of_probabilities(prob))
+    }
+
+    fn of_probabilities(prob: Array2<f64>) -> Self {
+        let mut log = prob.as_standard_layout().into_owned();
+        ln_in_place(log.as_slice_mut().expect("standard layout"));
+        Self { prob, log }
+    }
+
+    /// A policy of log-probabilities and probabilities that were normalised together, `[x, y]`.
+    pub(crate) fn from_parts(log: Array2<f64>, prob: Array2<f64>) -> Self {
+        Self { prob, log }
     }
 
     /// The softmax of logits `[x, y]`: $$ \pi(y|x)\propto e^{s(x,y)} $$
     /// A logit of `-inf` is a response of probability zero; each row needs one finite logit, and none `+inf` or NaN.
     pub fn from_logits(logits: &Array2<f64>) -> Self {
-        let mut log = logits.clone();
-        for mut row in log.rows_mut() {
-            let top = row.fold(f64::NEG_INFINITY, |m, &s| m.max(s));
-            let log_sum = row.iter().map(|&s| (s - top).exp()).sum::<f64>().ln();
-            row.mapv_inplace(|s| (s - top) - log_sum);
+        let mut log = logits.as_standard_layout().into_owned();
+        let mut prob = Array2::zeros(log.dim());
+        let level = Level::best();
+        for (mut log, mut prob) in log.rows_mut().into_iter().zip(prob.rows_mut()) {
+            let contiguous = "standard layout";
+            normalise_row(level, log.as_slice_mut().expect(contiguous), prob.as_slice_mut().expect(contiguous));
         }
-        Self { prob: log.mapv(f64::exp), log }
+        Self { prob, log }
     }
 
     /// The uniform policy over `responses` in each of `contexts`.
@@ -149,9 +161,7 @@ impl Policy {
 
     /// The mixture $$ (1-a)\,p+a\,q $$ of two policies, `a` in `[0, 1]`.
     pub fn mixture(&self, other: &Policy, a: f64) -> Self {
-        let prob = &self.prob * (1.0 - a) + &other.prob * a;
-        let log = prob.mapv(f64::ln);
-        Self { prob, log }
+        Self::of_probabilities(&self.prob * (1.0 - a) + &other.prob * a)
     }
 
     /// Probabilities `[x, y]`.

@@ -96,6 +96,7 @@ pub mod claims;
 pub mod error;
 pub mod experiments;
 pub mod game;
+pub mod kernels;
 pub mod objective;
 pub mod policy;
 pub mod sample;

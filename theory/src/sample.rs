@@ -52,9 +52,14 @@ impl ContextSampler {
         Self { cumulative }
     }
 
+    /// The context that a uniform number `u` in `[0, 1)` stands for. A context of weight zero is never the answer.
+    pub fn at(&self, u: f64) -> usize {
+        first_above(self.cumulative.view(), u)
+    }
+
     /// One context. A context of weight zero is never drawn.
     pub fn draw(&self, rng: &mut impl Rng) -> usize {
-        first_above(self.cumulative.view(), rng.random())
+        self.at(rng.random())
     }
 }
 

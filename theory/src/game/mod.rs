@@ -3,6 +3,8 @@
 //! A [`Game`] holds equation (12), $$ l(x,y,y')=2P(y\succ y'|x)-1 $$, skew-symmetric; its value is 0 and its solution the
 //! minimax winner.
 
+pub mod fast;
+
 use crate::bandit::{Policy, average, best_responses};
 use crate::error::{self, InputError};
 use ndarray::{Array1, Array2, Array3, Axis, s};

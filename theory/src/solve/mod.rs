@@ -6,14 +6,18 @@
 //! * [`natural`]: policy gradient, Fisher matrix, natural gradient (equation (6)) and its mixed form (Claim 1);
 //! * [`decomposition`]: regret split into mirror descent, misfit and sampling, and Lemma 1;
 //! * [`descent`]: gradient descent on any objective, over a drawn batch or an enumerated population;
+//! * [`batched`]: the Gauss-Newton step from sampled pairs, for many data sets at once;
+//! * [`laplacian`]: least squares on differences of two entries, the tabular case of the same;
 //! * [`log_ratio`]: the exact minimiser of a regression of the log-ratio itself;
 //! * [`rates`]: sharp constants, Lambert W, hitting times;
 //! * [`tree`]: chance between two tokens.
 //! * [`ppo`]: the maximisers of PPO's clipped surrogate over all policies;
 //! * [`rates`]: sharp constants, Lambert W, hitting times.
 
+pub mod batched;
 pub mod decomposition;
 pub mod descent;
+pub mod laplacian;
 pub mod linear;
 pub mod log_ratio;
 pub mod mirror;
