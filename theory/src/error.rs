@@ -66,6 +66,28 @@ pub enum InputError {
         /// The entry with both responses exchanged.
         mirrored: f64,
     },
+    /// An index beyond what it points into.
+    #[error("{argument}{index:?}: {value} is not an index (expected one below {count})")]
+    OutOfRange {
+        /// Name of the argument.
+        argument: &'static str,
+        /// Index of the entry.
+        index: Vec<usize>,
+        /// The entry.
+        value: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// A probability of a single outcome is above one.
+    #[error("{argument}{index:?}: {value} is above 1 (expected a probability)")]
+    AboveOne {
+        /// Name of the argument.
+        argument: &'static str,
+        /// Index of the entry.
+        index: Vec<usize>,
+        /// The entry.
+        value: f64,
+    },
     /// A matrix whose decomposition did not converge.
     #[error("{argument}: its decomposition did not converge (expected entries of moderate size)")]
     NoConvergence {
@@ -134,6 +156,14 @@ pub fn distributions(argument: &'static str, rows: ArrayView2<f64>) -> Result<()
         return Err(InputError::Empty { argument });
     }
     rows.rows().into_iter().enumerate().try_for_each(|(x, row)| distribution(argument, &[x], row))
+}
+
+/// Refuses an entry of an index list, the `n`-th, that is not below `count`.
+pub fn index(argument: &'static str, n: usize, value: usize, count: usize) -> Result<(), InputError> {
+    if value < count {
+        return Ok(());
+    }
+    Err(InputError::OutOfRange { argument, index: vec![n], value, count })
 }
 
 /// Refuses a shape other than `expected`.

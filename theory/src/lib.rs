@@ -8,6 +8,7 @@ pub mod error;
 pub mod experiments;
 pub mod game;
 pub mod objective;
+pub mod players;
 pub mod policy;
 pub mod sample;
 pub mod solve;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 const TOPICS: &[&str] = &[
     "md",
     "claim1",
+    "bandit",
 ];
 
 fn read(path: &Path) -> Value {

@@ -4,6 +4,8 @@
 //! * [`mirror`]: the tilt, equations (2) to (5), and its iteration;
 //! * [`regression`]: REBEL's regression, equations (1), (8) and (9), over any law of pairs;
 //! * [`natural`]: policy gradient, Fisher matrix, natural gradient (equation (6)) and its mixed form (Claim 1);
+//! * [`pairs`]: the same regression on pairs that were drawn, by least squares of least norm;
+//! * [`trajectory`]: whole runs of such regressions, taken apart;
 //! * [`decomposition`]: regret split into mirror descent, misfit and sampling, and Lemma 1;
 //! * [`log_ratio`]: the exact minimiser of a regression of the log-ratio itself;
 //! * [`rates`]: sharp constants, Lambert W, hitting times.
@@ -13,5 +15,7 @@ pub mod linear;
 pub mod log_ratio;
 pub mod mirror;
 pub mod natural;
+pub mod pairs;
 pub mod rates;
 pub mod regression;
+pub mod trajectory;

@@ -7,6 +7,7 @@ mod claim1;
 pub mod compare;
 mod input;
 mod md;
+mod sampled;
 
 use crate::error::InputError;
 use input::Fields;
@@ -59,6 +60,17 @@ impl From<InputError> for Failure {
 }
 
 impl Failure {
+    /// The same failure of a field that lies inside `path`.
+    fn within(self, path: &str) -> Self {
+        let text = match self {
+            Failure::Field { field, problem } => format!("{field}: {problem}"),
+            Failure::Input(source) => source.to_string(),
+        };
+        // Every message starts with the field's name.
+        let (field, problem) = text.split_once(": ").unwrap_or(("", &text));
+        Failure::Field { field: format!("{path}.{field}"), problem: problem.to_owned() }
+    }
+
     fn in_case(self, id: &str) -> VectorError {
         match self {
             Failure::Field { field, problem } => VectorError::Field { id: id.to_owned(), field, problem },
@@ -83,6 +95,9 @@ fn operation(name: &str) -> Option<Operation> {
         "claim1_mlp" => claim1::claim1_mlp,
         "claim1_offpolicy" => claim1::claim1_offpolicy,
         "claim1_joint" => claim1::claim1_joint,
+        "bandit_replay" => sampled::bandit_replay,
+        "bandit_baselines" => sampled::bandit_baselines,
+        "spo_decomposition" => sampled::spo_decomposition,
         _ => return None,
     })
 }
