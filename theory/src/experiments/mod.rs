@@ -1,1 +1,15 @@
 //! Experiments behind claims and figures: a claim runs a small form, a figure the full one.
+
+pub mod equal_queries;
+pub mod sampled_regret;
+pub mod selfplay_decomposition;
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+/// The random numbers of run number `run` of an experiment of this seed.
+pub fn stream(seed: u64, run: u64) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(run);
+    rng
+}

@@ -47,55 +47,55 @@ pub struct BatchPlayer<'a> {
     update: Update<'a>,
     pairs: usize,
     theta: Array1<f64>, // [k]
+    policy: Policy,
 }
 
 impl<'a> BatchPlayer<'a> {
     /// REBEL from the uniform policy, `pairs` pairs an iteration.
     pub fn rebel(rebel: Rebel<'a>, pairs: usize) -> Self {
-        let (class, second) = (rebel.class(), rebel.second());
-        Self { class, second, update: Update::Rebel(rebel), pairs, theta: Array1::zeros(class.parameters()) }
+        Self::start(rebel.class(), rebel.second(), Update::Rebel(rebel), pairs)
     }
 
     /// RLOO from the uniform policy, `pairs` pairs an iteration.
     pub fn rloo(rloo: Rloo<'a>, pairs: usize) -> Self {
-        let class = rloo.class;
-        let theta = Array1::zeros(class.parameters());
-        Self { class, second: &SecondLaw::Current, update: Update::Rloo(rloo), pairs, theta }
+        Self::start(rloo.class, &SecondLaw::Current, Update::Rloo(rloo), pairs)
+    }
+
+    fn start(class: &'a PredictorClass, second: &'a SecondLaw, update: Update<'a>, pairs: usize) -> Self {
+        let policy = Policy::uniform(class.contexts(), class.responses());
+        Self { class, second, update, pairs, theta: Array1::zeros(class.parameters()), policy }
     }
 
     /// The current policy.
-    pub fn policy(&self) -> Policy {
-        Policy::from_logits(&self.class.predict(&self.theta))
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// One iteration: draws a batch, then moves the policy.
+    pub fn iterate(&mut self, play: &mut Play<impl Rng>) -> Result<(), InputError> {
+        let first = Sampler::new(&self.policy);
+        let batch = match self.second {
+            SecondLaw::Fixed(mu) => draw_pairs(play, &first, &Sampler::new(mu), self.pairs)?,
+            SecondLaw::Current => draw_pairs(play, &first, &first, self.pairs)?,
+        };
+        match &self.update {
+            Update::Rebel(rebel) => drop(rebel.step(&mut self.theta, &batch)?),
+            Update::Rloo(rloo) => rloo.step(&mut self.theta, &batch),
+        }
+        self.policy = Policy::from_logits(&self.class.predict(&self.theta));
+        Ok(())
     }
 
     /// Plays on until each of the increasing numbers of queries `checkpoints`, which should be multiples of a batch's
-    /// queries, and returns its regrets there. `watch` sees the policy before each update.
-    pub fn play(
-        &mut self,
-        play: &mut Play<impl Rng>,
-        checkpoints: &[usize],
-        mut watch: impl FnMut(&Policy),
-    ) -> Result<Vec<Regrets>, InputError> {
-        let fixed = match self.second {
-            SecondLaw::Fixed(mu) => Some(Sampler::new(mu)),
-            SecondLaw::Current => None,
-        };
-        let mut policy = self.policy();
-        let mut regrets = Vec::with_capacity(checkpoints.len());
-        for &checkpoint in checkpoints {
-            while play.queries() < checkpoint {
-                watch(&policy);
-                let first = Sampler::new(&policy);
-                let batch = draw_pairs(play, &first, fixed.as_ref().unwrap_or(&first), self.pairs)?;
-                match &self.update {
-                    Update::Rebel(rebel) => drop(rebel.step(&mut self.theta, &batch)?),
-                    Update::Rloo(rloo) => rloo.step(&mut self.theta, &batch),
-                }
-                policy = self.policy();
+    /// queries, and returns its regrets there.
+    pub fn play(&mut self, play: &mut Play<impl Rng>, checkpoints: &[usize]) -> Result<Vec<Regrets>, InputError> {
+        let mut until = |checkpoint: &usize| {
+            while play.queries() < *checkpoint {
+                self.iterate(play)?;
             }
-            regrets.push(Regrets { last: play.env().regret(&policy), paid: play.paid_regret() });
-        }
-        Ok(regrets)
+            Ok(Regrets { last: play.env().regret(&self.policy), paid: play.paid_regret() })
+        };
+        checkpoints.iter().map(&mut until).collect()
     }
 }
 
@@ -148,9 +148,9 @@ mod tests {
         let mut rloo = BatchPlayer::rloo(Rloo::new(&class, 0.7).unwrap(), 1);
         for player in [&mut rebel, &mut rloo] {
             let mut play = Play::new(&env, ChaCha8Rng::seed_from_u64(3));
-            player.play(&mut play, &[400], |_| {}).unwrap();
+            player.play(&mut play, &[400]).unwrap();
         }
-        assert!(rebel.policy().distance(&rloo.policy()) < 1e-13);
+        assert!(rebel.policy().distance(rloo.policy()) < 1e-13);
         assert!(rebel.policy().distance(&Policy::uniform(1, 3)) > 0.1);
     }
 
@@ -161,11 +161,11 @@ mod tests {
         let play = |seed: usize| Play::new(&env, ChaCha8Rng::seed_from_u64(seed as u64));
         let rebel = play_of(|seed| {
             let rebel = Rebel::new(env.bandit().weights(), &class, &uniform, 1.0, 0.0).unwrap();
-            BatchPlayer::rebel(rebel, 50).play(&mut play(seed), &[100, 2000], |_| {}).unwrap()
+            BatchPlayer::rebel(rebel, 50).play(&mut play(seed), &[100, 2000]).unwrap()
         });
         let rloo = play_of(|seed| {
             let rloo = Rloo::new(&class, 10.0).unwrap();
-            BatchPlayer::rloo(rloo, 50).play(&mut play(seed), &[100, 2000], |_| {}).unwrap()
+            BatchPlayer::rloo(rloo, 50).play(&mut play(seed), &[100, 2000]).unwrap()
         });
         assert!(rebel < 0.01 && rloo < 0.02, "{rebel} {rloo}");
     }

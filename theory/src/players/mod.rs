@@ -66,6 +66,7 @@ impl Bernoulli {
 pub struct Play<'a, R> {
     env: &'a Bernoulli,
     rng: R,
+    noisy: bool,
     queries: usize,
     paid: f64,
 }
@@ -73,7 +74,12 @@ pub struct Play<'a, R> {
 impl<'a, R: Rng> Play<'a, R> {
     /// Starts to play `env` with the random numbers of `rng`.
     pub fn new(env: &'a Bernoulli, rng: R) -> Self {
-        Self { env, rng, queries: 0, paid: 0.0 }
+        Self { env, rng, noisy: true, queries: 0, paid: 0.0 }
+    }
+
+    /// The same, but every query answers with the mean: what is left is the luck of what is drawn.
+    pub fn noiseless(env: &'a Bernoulli, rng: R) -> Self {
+        Self { noisy: false, ..Self::new(env, rng) }
     }
 
     /// What is played.
@@ -91,11 +97,15 @@ impl<'a, R: Rng> Play<'a, R> {
         if self.env.bandit.contexts() == 1 { 0 } else { self.env.contexts.draw(&mut self.rng) }
     }
 
-    /// Queries the reward of a response: 0 or 1.
+    /// Queries the reward of a response: 0 or 1, or its mean if there is no noise.
     pub fn query(&mut self, x: usize, y: usize) -> f64 {
         self.queries += 1;
         self.paid += self.env.gap[[x, y]];
-        if self.uniform() < self.env.bandit.reward()[[x, y]] { 1.0 } else { 0.0 }
+        let mean = self.env.bandit.reward()[[x, y]];
+        match self.noisy {
+            true => f64::from(u8::from(self.uniform() < mean)),
+            false => mean,
+        }
     }
 
     /// Rewards queried so far.
