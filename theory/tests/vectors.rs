@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 const TOPICS: &[&str] = &[
     "md",
     "claim1",
+    "claim2",
+    "example1",
+    "estimation",
 ];
 
 fn read(path: &Path) -> Value {

@@ -53,6 +53,23 @@ impl<'a> Fields<'a> {
         values.iter().enumerate().map(size).collect()
     }
 
+    /// A list of indices `[n]`, counted from 0 and possibly empty; what they point into is not looked at.
+    pub(crate) fn indices(&self, key: &str) -> Result<Vec<usize>, Failure> {
+        let values = as_list(key, self.get(key, "a list of indices")?)?;
+        let index = |(i, v): (usize, &Value)| {
+            let problem = || refuse(&format!("{key}[{i}]"), format!("{} (expected an index)", brief(v)));
+            v.as_u64().and_then(|n| usize::try_from(n).ok()).ok_or_else(problem)
+        };
+        values.iter().enumerate().map(index).collect()
+    }
+
+    /// An object of fields.
+    pub(crate) fn object(&self, key: &str) -> Result<Fields<'a>, Failure> {
+        let value = self.get(key, "an object")?;
+        let problem = || refuse(key, format!("{} (expected an object)", brief(value)));
+        value.as_object().map(Fields::new).ok_or_else(problem)
+    }
+
     /// A list of finite numbers `[n]`.
     pub(crate) fn vector(&self, key: &str) -> Result<Array1<f64>, Failure> {
         let (_, flat) = self.nested(key, "a list of numbers", 1)?;

@@ -4,7 +4,10 @@
 //! there are any, are not looked at. [`compare`] holds the rule by which answers are judged.
 
 mod claim1;
+mod claim2;
 pub mod compare;
+mod estimation;
+mod example1;
 mod input;
 mod md;
 
@@ -59,6 +62,15 @@ impl From<InputError> for Failure {
 }
 
 impl Failure {
+    /// The same, found within the object `field`.
+    fn within(self, field: &str) -> Self {
+        let problem = match self {
+            Failure::Field { field, problem } => format!("{field}: {problem}"),
+            Failure::Input(source) => source.to_string(),
+        };
+        Failure::Field { field: field.to_owned(), problem }
+    }
+
     fn in_case(self, id: &str) -> VectorError {
         match self {
             Failure::Field { field, problem } => VectorError::Field { id: id.to_owned(), field, problem },
@@ -83,6 +95,11 @@ fn operation(name: &str) -> Option<Operation> {
         "claim1_mlp" => claim1::claim1_mlp,
         "claim1_offpolicy" => claim1::claim1_offpolicy,
         "claim1_joint" => claim1::claim1_joint,
+        "gn_finite" => claim2::gn_finite,
+        "grad_variance" => claim2::grad_variance,
+        "gn_asymptotic" => claim2::gn_asymptotic,
+        "ols_excess" => example1::ols_excess,
+        "pair_loss_estimation" => estimation::pair_loss_estimation,
         _ => return None,
     })
 }
