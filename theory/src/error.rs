@@ -54,6 +54,14 @@ pub enum InputError {
         /// Name of the argument.
         argument: &'static str,
     },
+    /// An entry that is a set without elements.
+    #[error("{argument}{index:?}: is empty (expected at least one entry)")]
+    EmptyEntry {
+        /// Name of the argument.
+        argument: &'static str,
+        /// Index of the entry.
+        index: Vec<usize>,
+    },
     /// A table of margins that is not skew-symmetric.
     #[error("{argument}{index:?}: {value} and its mirror image {mirrored} do not add up to 0")]
     NotSkew {
@@ -65,18 +73,6 @@ pub enum InputError {
         value: f64,
         /// The entry with both responses exchanged.
         mirrored: f64,
-    },
-    /// An index beyond what it points into.
-    #[error("{argument}{index:?}: {value} is not an index (expected one below {count})")]
-    OutOfRange {
-        /// Name of the argument.
-        argument: &'static str,
-        /// Index of the entry.
-        index: Vec<usize>,
-        /// The entry.
-        value: usize,
-        /// How many there are.
-        count: usize,
     },
     /// A probability of a single outcome is above one.
     #[error("{argument}{index:?}: {value} is above 1 (expected a probability)")]
@@ -93,6 +89,30 @@ pub enum InputError {
     NoConvergence {
         /// Name of the matrix.
         argument: &'static str,
+    },
+    /// An index beyond what it points into.
+    #[error("{argument}{index:?}: {found} (expected an index below {below})")]
+    OutOfRange {
+        /// Name of the argument.
+        argument: &'static str,
+        /// Index of the entry.
+        index: Vec<usize>,
+        /// The entry.
+        found: usize,
+        /// The number of things it may point at.
+        below: usize,
+    },
+    /// A pair whose second draw belongs to another context than its first.
+    #[error("{argument}{index:?}: is a draw of context {found}, its pair of context {expected} (expected one context)")]
+    AcrossContexts {
+        /// Name of the argument.
+        argument: &'static str,
+        /// Index of the pair.
+        index: Vec<usize>,
+        /// The context of its second draw.
+        found: usize,
+        /// That of its first.
+        expected: usize,
     },
     /// A quantity outside its domain.
     #[error("{argument}: {value} (expected {expected})")]
@@ -112,6 +132,14 @@ pub fn positive(argument: &'static str, value: f64) -> Result<f64, InputError> {
         return Ok(value);
     }
     Err(InputError::Domain { argument, value, expected: "a finite number above 0" })
+}
+
+/// `value` if it is finite and not below zero: a standard deviation.
+pub fn not_negative(argument: &'static str, value: f64) -> Result<f64, InputError> {
+    if value.is_finite() && value >= 0.0 {
+        return Ok(value);
+    }
+    Err(InputError::Domain { argument, value, expected: "a finite number, at least 0" })
 }
 
 /// Refuses NaN and infinities, naming the first.
@@ -158,12 +186,12 @@ pub fn distributions(argument: &'static str, rows: ArrayView2<f64>) -> Result<()
     rows.rows().into_iter().enumerate().try_for_each(|(x, row)| distribution(argument, &[x], row))
 }
 
-/// Refuses an entry of an index list, the `n`-th, that is not below `count`.
-pub fn index(argument: &'static str, n: usize, value: usize, count: usize) -> Result<(), InputError> {
-    if value < count {
-        return Ok(());
+/// Refuses an index that points at or beyond `below`, naming the first.
+pub fn indices(argument: &'static str, values: &[usize], below: usize) -> Result<(), InputError> {
+    match values.iter().position(|&v| v >= below) {
+        Some(at) => Err(InputError::OutOfRange { argument, index: vec![at], found: values[at], below }),
+        None => Ok(()),
     }
-    Err(InputError::OutOfRange { argument, index: vec![n], value, count })
 }
 
 /// Refuses a shape other than `expected`.
@@ -187,6 +215,8 @@ mod tests {
         assert_eq!(error.to_string(), "mu[1]: sums to 0.75 (expected 1)");
         let error = finite("r", &array![[1.0, f64::NAN]]).unwrap_err();
         assert_eq!(error.to_string(), "r[0, 1]: NaN is not a finite number");
+        let error = indices("y2", &[0, 3, 2], 3).unwrap_err();
+        assert_eq!(error.to_string(), "y2[1]: 3 (expected an index below 3)");
         assert!(positive("eta", 0.0).is_err() && positive("eta", f64::INFINITY).is_err());
     }
 }

@@ -11,6 +11,9 @@ const TOPICS: &[&str] = &[
     "md",
     "claim1",
     "bandit",
+    "claim2",
+    "example1",
+    "estimation",
 ];
 
 fn read(path: &Path) -> Value {

@@ -7,10 +7,18 @@
 //! * [`pairs`]: the same regression on pairs that were drawn, by least squares of least norm;
 //! * [`trajectory`]: whole runs of such regressions, taken apart;
 //! * [`decomposition`]: regret split into mirror descent, misfit and sampling, and Lemma 1;
+//! * [`finite_sample`], [`gradient_variance`], [`limit`]: the step and the gradient of a sampled batch (Claim 2), and how
+//!   they scatter;
+//! * [`excess`], [`estimation`]: the error of a fit to sampled pairs (Example 1), and what can be measured of it;
 //! * [`log_ratio`]: the exact minimiser of a regression of the log-ratio itself;
 //! * [`rates`]: sharp constants, Lambert W, hitting times.
 
 pub mod decomposition;
+pub mod estimation;
+pub mod excess;
+pub mod finite_sample;
+pub mod gradient_variance;
+pub mod limit;
 pub mod linear;
 pub mod log_ratio;
 pub mod mirror;

@@ -36,9 +36,11 @@ impl PairBatch {
     /// `y`, `y2` and `label`.
     pub fn new(contexts: usize, responses: usize, pairs: Vec<Pair>) -> Result<Self, InputError> {
         for (n, pair) in pairs.iter().enumerate() {
-            error::index("x", n, pair.context, contexts)?;
-            error::index("y", n, pair.first, responses)?;
-            error::index("y2", n, pair.second, responses)?;
+            let columns =
+                [("x", pair.context, contexts), ("y", pair.first, responses), ("y2", pair.second, responses)];
+            if let Some(&(argument, found, below)) = columns.iter().find(|(_, found, below)| found >= below) {
+                return Err(InputError::OutOfRange { argument, index: vec![n], found, below });
+            }
             if !pair.label.is_finite() {
                 return Err(InputError::NotFinite { argument: "label", index: vec![n], value: pair.label });
             }
@@ -355,7 +357,7 @@ mod tests {
     #[test]
     fn pair_that_does_not_fit_is_named() {
         let error = PairBatch::new(1, 3, vec![pair(0, 0, 1, 0.0), pair(0, 0, 3, 0.0)]).unwrap_err();
-        assert_eq!(error.to_string(), "y2[1]: 3 is not an index (expected one below 3)");
+        assert_eq!(error.to_string(), "y2[1]: 3 (expected an index below 3)");
         assert!(PairBatch::new(1, 3, vec![pair(1, 0, 0, 0.0)]).is_err());
         assert!(PairBatch::new(1, 3, vec![pair(0, 0, 0, f64::NAN)]).is_err());
     }

@@ -58,12 +58,12 @@ impl<'a> Fields<'a> {
         self.object.get(key).and_then(Value::as_str) == Some(text)
     }
 
-    /// A list of indices; what they point into is checked by whoever uses them.
+    /// A list of indices `[n]`, counted from 0 and possibly empty; what they point into is not looked at.
     pub(crate) fn indices(&self, key: &str) -> Result<Vec<usize>, Failure> {
         let values = as_list(key, self.get(key, "a list of indices")?)?;
         let index = |(i, v): (usize, &Value)| {
-            let whole = v.as_u64().and_then(|n| usize::try_from(n).ok());
-            whole.ok_or_else(|| refuse(&format!("{key}[{i}]"), format!("{} (expected an index)", brief(v))))
+            let problem = || refuse(&format!("{key}[{i}]"), format!("{} (expected an index)", brief(v)));
+            v.as_u64().and_then(|n| usize::try_from(n).ok()).ok_or_else(problem)
         };
         values.iter().enumerate().map(index).collect()
     }
@@ -81,6 +81,13 @@ impl<'a> Fields<'a> {
             read(&Fields::new(object)).map_err(|failure| failure.within(&path))
         };
         values.iter().enumerate().map(record).collect()
+    }
+
+    /// An object of fields.
+    pub(crate) fn object(&self, key: &str) -> Result<Fields<'a>, Failure> {
+        let value = self.get(key, "an object")?;
+        let problem = || refuse(key, format!("{} (expected an object)", brief(value)));
+        value.as_object().map(Fields::new).ok_or_else(problem)
     }
 
     /// A list of finite numbers `[n]`.

@@ -4,7 +4,10 @@
 //! there are any, are not looked at. [`compare`] holds the rule by which answers are judged.
 
 mod claim1;
+mod claim2;
 pub mod compare;
+mod estimation;
+mod example1;
 mod input;
 mod md;
 mod sampled;
@@ -60,15 +63,13 @@ impl From<InputError> for Failure {
 }
 
 impl Failure {
-    /// The same failure of a field that lies inside `path`.
-    fn within(self, path: &str) -> Self {
-        let text = match self {
+    /// The same, found within the object `field`.
+    fn within(self, field: &str) -> Self {
+        let problem = match self {
             Failure::Field { field, problem } => format!("{field}: {problem}"),
             Failure::Input(source) => source.to_string(),
         };
-        // Every message starts with the field's name.
-        let (field, problem) = text.split_once(": ").unwrap_or(("", &text));
-        Failure::Field { field: format!("{path}.{field}"), problem: problem.to_owned() }
+        Failure::Field { field: field.to_owned(), problem }
     }
 
     fn in_case(self, id: &str) -> VectorError {
@@ -98,6 +99,11 @@ fn operation(name: &str) -> Option<Operation> {
         "bandit_replay" => sampled::bandit_replay,
         "bandit_baselines" => sampled::bandit_baselines,
         "spo_decomposition" => sampled::spo_decomposition,
+        "gn_finite" => claim2::gn_finite,
+        "grad_variance" => claim2::grad_variance,
+        "gn_asymptotic" => claim2::gn_asymptotic,
+        "ols_excess" => example1::ols_excess,
+        "pair_loss_estimation" => estimation::pair_loss_estimation,
         _ => return None,
     })
 }

@@ -130,7 +130,7 @@ pub(super) fn spo_decomposition(input: &Fields) -> Result<Value, Failure> {
         let label = difference(record, "o", "o2")? * 2.0;
         let opponent = record.indices("y3")?;
         error::shape("y3", &[opponent.len()], label.shape())?;
-        opponent.iter().enumerate().try_for_each(|(n, &y)| error::index("y3", n, y, shape.1))?;
+        error::indices("y3", &opponent, shape.1)?;
         batch(record, shape, &label)
     })?;
     let trajectory = replay(input, game.weights(), shape, &batches, |pi| game.reward(pi))?;
@@ -208,8 +208,8 @@ impl Recorded {
 
     fn next(&mut self, arm: usize) -> Result<f64, InputError> {
         let n = self.taken[arm];
-        let (index, count) = (vec![arm, n], self.rewards.ncols());
-        let missing = InputError::OutOfRange { argument: "rewards", index, value: n, count };
+        let (index, below) = (vec![arm, n], self.rewards.ncols());
+        let missing = InputError::OutOfRange { argument: "rewards", index, found: n, below };
         self.taken[arm] += 1;
         self.rewards.get([arm, n]).copied().ok_or(missing)
     }
