@@ -105,6 +105,8 @@ const COMPUTED: &[Computed] = &[
     // baselines
     // tokens
     // bandits
+    computed!(theory_bandit_regret, long: true),
+    computed!(theory_selfplay_decomposition, long: true),
     // mirror descent
     computed!(theory_conservativity, long: false),
     computed!(theory_worst_gap, long: false),

@@ -11,7 +11,9 @@ use crate::style::{Ink, Role};
 
 pub mod fig5_reward_kl;
 pub mod fig6_regression_loss;
+pub mod theory_bandit_regret;
 pub mod theory_conservativity;
+pub mod theory_selfplay_decomposition;
 pub mod theory_worst_gap;
 pub mod training_curves;
 

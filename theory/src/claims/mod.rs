@@ -36,6 +36,8 @@
 //! # Ok::<(), rebel_theory::error::InputError>(())
 //! ```
 
+mod bandit_regret;
+mod binary_feedback;
 mod composition;
 mod conservativity;
 mod fast_rate;
@@ -45,6 +47,8 @@ mod instances;
 mod md_equivalence;
 mod monotone_improvement;
 mod tabular_npg;
+mod theorem2;
+mod unbiased_noise;
 
 pub use instances::{Draw, Features, Trials};
 
@@ -63,6 +67,10 @@ pub fn all() -> Vec<&'static Claim> {
         &fast_rate::CLAIM,
         &gauss_newton_npg::CLAIM,
         &hybrid_improvement::CLAIM,
+        &unbiased_noise::CLAIM,
+        &bandit_regret::CLAIM,
+        &theorem2::CLAIM,
+        &binary_feedback::CLAIM,
     ]
 }
 

@@ -42,8 +42,8 @@ impl Algorithm {
     /// The step sizes it is tuned over; one number that means nothing for those without.
     pub fn steps(self) -> &'static [f64] {
         match self {
-            Self::RebelUniform | Self::RebelOnPolicy => &[0.1, 0.3, 1.0, 3.0, 10.0],
-            Self::Rloo | Self::RlooOnePair => &[1.0, 3.0, 10.0, 30.0, 100.0],
+            Self::RebelUniform | Self::RebelOnPolicy | Self::RlooOnePair => &[0.1, 0.3, 1.0, 3.0, 10.0],
+            Self::Rloo => &[1.0, 3.0, 10.0, 30.0, 100.0],
             _ => &[1.0],
         }
     }

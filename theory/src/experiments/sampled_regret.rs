@@ -46,7 +46,7 @@ impl Problem {
     /// The contextual bandit of theory 5.2: 5 equally likely contexts, 20 responses, 4 normal features, means linear in them
     /// and filling `[.1, .9]`; `misfit` times a normal number is added to each, and the sum clipped to `[.02, .98]`.
     pub fn contextual(misfit: f64) -> Result<Self, InputError> {
-        const INSTANCE: u64 = 3;
+        const INSTANCE: u64 = 6;
         let mut rng = ChaCha8Rng::seed_from_u64(INSTANCE);
         let mut normal = || -> f64 { StandardNormal.sample(&mut rng) };
         let features = Array3::from_shape_simple_fn((5, 20, 4), &mut normal);

@@ -4,7 +4,7 @@ use super::{Player, first_maximum};
 use crate::bandit::Policy;
 use crate::error::{self, InputError};
 use crate::solve::pairs::PredictorClass;
-use ndarray::{Array1, Array2, Array3, ArrayView1, Axis, s};
+use ndarray::{Array1, Array2, Array3, Axis, s};
 
 /// LinUCB on the features of a class, with one intercept a context: queries the largest
 /// $$ z^\top\hat w+\alpha\sqrt{z^\top A^{-1}z},\qquad A=\lambda I+\sum zz^\top $$ and keeps the largest $$ z^\top\hat w $$
@@ -43,15 +43,15 @@ impl LinUcb {
         let inverse = Array2::eye(k) / error::positive("ridge", ridge)?;
         Ok(Self { features, alpha, inverse, moment: Array1::zeros(k), weights: Array1::zeros(k) })
     }
-
-    fn upper(&self, z: ArrayView1<f64>) -> f64 {
-        z.dot(&self.weights) + self.alpha * z.dot(&self.inverse.dot(&z)).max(0.0).sqrt()
-    }
 }
 
 impl Player for LinUcb {
     fn choose(&mut self, x: usize, _: f64) -> usize {
-        first_maximum(self.features.index_axis(Axis(0), x).rows().into_iter().map(|z| self.upper(z)))
+        let z = self.features.index_axis(Axis(0), x); // [y, k]
+        let (mean, spread) = (z.dot(&self.weights), z.dot(&self.inverse)); // [y], [y, k]
+        let rows = z.outer_iter().zip(spread.outer_iter());
+        let upper = rows.zip(&mean).map(|((z, s), mean)| mean + self.alpha * z.dot(&s).max(0.0).sqrt());
+        first_maximum(upper)
     }
 
     fn observe(&mut self, x: usize, y: usize, reward: f64) {

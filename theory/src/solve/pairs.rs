@@ -36,8 +36,7 @@ impl PairBatch {
     /// `y`, `y2` and `label`.
     pub fn new(contexts: usize, responses: usize, pairs: Vec<Pair>) -> Result<Self, InputError> {
         for (n, pair) in pairs.iter().enumerate() {
-            let columns =
-                [("x", pair.context, contexts), ("y", pair.first, responses), ("y2", pair.second, responses)];
+            let columns = [("x", pair.context, contexts), ("y", pair.first, responses), ("y2", pair.second, responses)];
             if let Some(&(argument, found, below)) = columns.iter().find(|(_, found, below)| found >= below) {
                 return Err(InputError::OutOfRange { argument, index: vec![n], found, below });
             }
