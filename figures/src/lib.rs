@@ -110,6 +110,8 @@ const COMPUTED: &[Computed] = &[
     computed!(theory_tilt_distance, long: false),
     // tokens
     // bandits
+    computed!(theory_bandit_regret, long: true),
+    computed!(theory_selfplay_decomposition, long: true),
     // mirror descent
     computed!(theory_conservativity, long: false),
     computed!(theory_worst_gap, long: false),

@@ -87,6 +87,16 @@ pub enum InputError {
         /// The number of things it may point to.
         below: usize,
     },
+    /// A probability of a single outcome is above one.
+    #[error("{argument}{index:?}: {value} is above 1 (expected a probability)")]
+    AboveOne {
+        /// Name of the argument.
+        argument: &'static str,
+        /// Index of the entry.
+        index: Vec<usize>,
+        /// The entry.
+        value: f64,
+    },
     /// A matrix whose decomposition did not converge.
     #[error("{argument}: its decomposition did not converge (expected entries of moderate size)")]
     NoConvergence {

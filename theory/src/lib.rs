@@ -98,6 +98,7 @@ pub mod experiments;
 pub mod game;
 pub mod kernels;
 pub mod objective;
+pub mod players;
 pub mod policy;
 pub mod sample;
 pub mod solve;

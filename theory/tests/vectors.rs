@@ -12,6 +12,10 @@ const TOPICS: &[&str] = &[
     "claim1",
     "autoreg",
     "baselines",
+    "bandit",
+    "claim2",
+    "example1",
+    "estimation",
 ];
 
 fn read(path: &Path) -> Value {

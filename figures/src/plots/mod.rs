@@ -11,9 +11,11 @@ use crate::style::{Ink, Role};
 
 pub mod fig5_reward_kl;
 pub mod fig6_regression_loss;
+pub mod theory_bandit_regret;
 pub mod theory_conservativity;
 pub mod theory_inner_steps;
 pub mod theory_tilt_distance;
+pub mod theory_selfplay_decomposition;
 pub mod theory_worst_gap;
 pub mod training_curves;
 

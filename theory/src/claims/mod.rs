@@ -36,6 +36,8 @@
 //! # Ok::<(), rebel_theory::error::InputError>(())
 //! ```
 
+mod bandit_regret;
+mod binary_feedback;
 mod composition;
 mod conservativity;
 mod deterministic_transitions;
@@ -52,6 +54,8 @@ mod sign_dpo;
 mod sppo_apa;
 mod tabular_npg;
 mod token_npg;
+mod theorem2;
+mod unbiased_noise;
 
 pub use instances::{Draw, Features, Trials};
 
@@ -77,6 +81,10 @@ pub fn all() -> Vec<&'static Claim> {
         &ppo_not_conservative::CLAIM,
         &sign_dpo::CLAIM,
         &objectives::CLAIM,
+        &unbiased_noise::CLAIM,
+        &bandit_regret::CLAIM,
+        &theorem2::CLAIM,
+        &binary_feedback::CLAIM,
     ]
 }
 

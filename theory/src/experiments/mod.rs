@@ -5,3 +5,16 @@ pub mod log_ratio_distance;
 pub mod method_race;
 pub mod methods;
 pub mod token_distance;
+pub mod equal_queries;
+pub mod sampled_regret;
+pub mod selfplay_decomposition;
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+/// The random numbers of run number `run` of an experiment of this seed.
+pub fn stream(seed: u64, run: u64) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(run);
+    rng
+}

@@ -4,10 +4,15 @@
 //! * [`mirror`]: the tilt, equations (2) to (5), and its iteration;
 //! * [`regression`]: REBEL's regression, equations (1), (8) and (9), over any law of pairs;
 //! * [`natural`]: policy gradient, Fisher matrix, natural gradient (equation (6)) and its mixed form (Claim 1);
+//! * [`pairs`]: the same regression on pairs that were drawn, by least squares of least norm;
+//! * [`trajectory`]: whole runs of such regressions, taken apart;
 //! * [`decomposition`]: regret split into mirror descent, misfit and sampling, and Lemma 1;
 //! * [`descent`]: gradient descent on any objective, over a drawn batch or an enumerated population;
 //! * [`batched`]: the Gauss-Newton step from sampled pairs, for many data sets at once;
 //! * [`laplacian`]: least squares on differences of two entries, the tabular case of the same;
+//! * [`finite_sample`], [`gradient_variance`], [`limit`]: the step and the gradient of a sampled batch (Claim 2), and how
+//!   they scatter;
+//! * [`excess`], [`estimation`]: the error of a fit to sampled pairs (Example 1), and what can be measured of it;
 //! * [`log_ratio`]: the exact minimiser of a regression of the log-ratio itself;
 //! * [`rates`]: sharp constants, Lambert W, hitting times;
 //! * [`tree`]: chance between two tokens.
@@ -18,6 +23,11 @@ pub mod batched;
 pub mod decomposition;
 pub mod descent;
 pub mod laplacian;
+pub mod estimation;
+pub mod excess;
+pub mod finite_sample;
+pub mod gradient_variance;
+pub mod limit;
 pub mod linear;
 pub mod log_ratio;
 pub mod mirror;
@@ -26,3 +36,7 @@ pub mod ppo;
 pub mod rates;
 pub mod regression;
 pub mod tree;
+pub mod pairs;
+pub mod rates;
+pub mod regression;
+pub mod trajectory;

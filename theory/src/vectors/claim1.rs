@@ -29,7 +29,7 @@ fn mixed_step<P: Softmax>(bandit: &Bandit, policy: &P, mu: &Policy, eta: f64) ->
     Ok(MixedStep { pi, step, next, loss_before, loss_after })
 }
 
-fn log_linear(input: &Fields, bandit: &Bandit) -> Result<LogLinear, Failure> {
+pub(super) fn log_linear(input: &Fields, bandit: &Bandit) -> Result<LogLinear, Failure> {
     let phi = input.tables("phi")?;
     fits("phi", phi.shape(), bandit)?;
     Ok(LogLinear::new(phi, input.vector("theta")?)?)

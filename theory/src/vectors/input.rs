@@ -53,6 +53,11 @@ impl<'a> Fields<'a> {
         values.iter().enumerate().map(size).collect()
     }
 
+    /// Whether the field holds exactly this text.
+    pub(crate) fn says(&self, key: &str, text: &str) -> bool {
+        self.object.get(key).and_then(Value::as_str) == Some(text)
+    }
+
     /// A list of indices `[n]`, counted from 0 and possibly empty; what they point into is not looked at.
     pub(crate) fn indices(&self, key: &str) -> Result<Vec<usize>, Failure> {
         let values = as_list(key, self.get(key, "a list of indices")?)?;
@@ -61,6 +66,21 @@ impl<'a> Fields<'a> {
             v.as_u64().and_then(|n| usize::try_from(n).ok()).ok_or_else(problem)
         };
         values.iter().enumerate().map(index).collect()
+    }
+
+    /// A list of objects, each read by `read`; what that refuses is named by its place in the list.
+    pub(crate) fn records<T>(
+        &self,
+        key: &str,
+        read: impl Fn(&Fields) -> Result<T, Failure>,
+    ) -> Result<Vec<T>, Failure> {
+        let values = as_list(key, self.get(key, "a list of objects")?)?;
+        let record = |(i, v): (usize, &Value)| {
+            let path = format!("{key}[{i}]");
+            let object = v.as_object().ok_or_else(|| refuse(&path, format!("{} (expected an object)", brief(v))))?;
+            read(&Fields::new(object)).map_err(|failure| failure.within(&path))
+        };
+        values.iter().enumerate().map(record).collect()
     }
 
     /// An object of fields.

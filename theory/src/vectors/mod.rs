@@ -6,9 +6,13 @@
 mod autoreg;
 mod baselines;
 mod claim1;
+mod claim2;
 pub mod compare;
+mod estimation;
+mod example1;
 mod input;
 mod md;
+mod sampled;
 
 use crate::error::InputError;
 use input::Fields;
@@ -61,6 +65,15 @@ impl From<InputError> for Failure {
 }
 
 impl Failure {
+    /// The same, found within the object `field`.
+    fn within(self, field: &str) -> Self {
+        let problem = match self {
+            Failure::Field { field, problem } => format!("{field}: {problem}"),
+            Failure::Input(source) => source.to_string(),
+        };
+        Failure::Field { field: field.to_owned(), problem }
+    }
+
     fn in_case(self, id: &str) -> VectorError {
         match self {
             Failure::Field { field, problem } => VectorError::Field { id: id.to_owned(), field, problem },
@@ -90,6 +103,14 @@ fn operation(name: &str) -> Option<Operation> {
         "batch_losses" => baselines::batch_losses,
         "ppo_tabular" => baselines::ppo_tabular,
         "tabular_optima" => baselines::tabular_optima,
+        "bandit_replay" => sampled::bandit_replay,
+        "bandit_baselines" => sampled::bandit_baselines,
+        "spo_decomposition" => sampled::spo_decomposition,
+        "gn_finite" => claim2::gn_finite,
+        "grad_variance" => claim2::grad_variance,
+        "gn_asymptotic" => claim2::gn_asymptotic,
+        "ols_excess" => example1::ols_excess,
+        "pair_loss_estimation" => estimation::pair_loss_estimation,
         _ => return None,
     })
 }

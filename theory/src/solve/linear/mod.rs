@@ -82,6 +82,13 @@ pub fn pseudo_solve_above(spectrum: &Spectrum, b: &Array1<f64>, cutoff: f64) -> 
     MinNorm { solution: spectrum.vectors.dot(&coefficients), rank: kept.iter().filter(|&&k| k > 0.0).count() }
 }
 
+/// The pseudo-inverse $$ F^+ $$ of a positive semi-definite matrix `[k, k]`, under the cutoff of [`pseudo_solve`].
+pub fn pseudo_inverse(spectrum: &Spectrum) -> Array2<f64> {
+    let cutoff = EIGENVALUE_CUTOFF * spectrum.values.fold(0.0, |m: f64, &v| m.max(v));
+    let kept = spectrum.values.mapv(|v| if v > cutoff { 1.0 / v } else { 0.0 });
+    (&spectrum.vectors * &kept).dot(&spectrum.vectors.t())
+}
+
 /// The minimum-norm least-squares solution of a decomposed design, $$ V\,\mathrm{diag}(s)^+U^\top t $$ for `target` `[n]`.
 pub fn least_squares_of(svd: &Singular, target: &Array1<f64>) -> MinNorm {
     let cutoff = SINGULAR_CUTOFF * svd.s.fold(0.0, |m: f64, &v| m.max(v));
@@ -121,6 +128,7 @@ mod tests {
         let got = pseudo_solve(&spectrum("F", &f).unwrap(), &array![3.0, 1.0]);
         assert_abs_diff_eq!(got.solution, array![0.5, 0.5], epsilon = 1e-14);
         assert_eq!(got.rank, 1);
+        assert_abs_diff_eq!(pseudo_inverse(&spectrum("F", &f).unwrap()), &f / 16.0, epsilon = 1e-15);
     }
 
     #[test]
