@@ -3,7 +3,9 @@
 //! Equation numbers are those of arXiv 2404.16767.
 
 pub mod bandit;
+pub mod bounds;
 pub mod claims;
+pub mod distribution;
 pub mod error;
 pub mod experiments;
 pub mod game;

@@ -5,6 +5,7 @@
 //! * [`regression`]: REBEL's regression, equations (1), (8) and (9), over any law of pairs;
 //! * [`natural`]: policy gradient, Fisher matrix, natural gradient (equation (6)) and its mixed form (Claim 1);
 //! * [`decomposition`]: regret split into mirror descent, misfit and sampling, and Lemma 1;
+//! * [`population`]: runs whose regressions see the whole population of pairs, Lemma 2;
 //! * [`log_ratio`]: the exact minimiser of a regression of the log-ratio itself;
 //! * [`rates`]: sharp constants, Lambert W, hitting times.
 
@@ -13,5 +14,6 @@ pub mod linear;
 pub mod log_ratio;
 pub mod mirror;
 pub mod natural;
+pub mod population;
 pub mod rates;
 pub mod regression;

@@ -7,6 +7,7 @@ mod claim1;
 pub mod compare;
 mod input;
 mod md;
+mod theorem1;
 
 use crate::error::InputError;
 use input::Fields;
@@ -83,6 +84,12 @@ fn operation(name: &str) -> Option<Operation> {
         "claim1_mlp" => claim1::claim1_mlp,
         "claim1_offpolicy" => claim1::claim1_offpolicy,
         "claim1_joint" => claim1::claim1_joint,
+        "lemma1_terms" => theorem1::lemma1_terms,
+        "theorem1_run" => theorem1::theorem1_run,
+        "best_worst" => theorem1::best_worst,
+        "md_fixed_f" => theorem1::md_fixed_f,
+        "tight_sqrt_c_eps" => theorem1::tight_sqrt_c_eps,
+        "lemma2_sequence" => theorem1::lemma2_sequence,
         _ => return None,
     })
 }
