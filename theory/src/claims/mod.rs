@@ -36,15 +36,24 @@
 //! # Ok::<(), rebel_theory::error::InputError>(())
 //! ```
 
+mod bounded_predictor;
 mod composition;
 mod conservativity;
+mod coverage_cost;
+mod dimension_free;
 mod fast_rate;
 mod gauss_newton_npg;
 mod hybrid_improvement;
 mod instances;
+mod lemma1;
+mod lemma2;
 mod md_equivalence;
 mod monotone_improvement;
+mod reparametrisation;
+mod slow_rate;
 mod tabular_npg;
+mod theorem1;
+mod worst_of_n;
 
 pub use instances::{Draw, Features, Trials};
 
@@ -61,8 +70,17 @@ pub fn all() -> Vec<&'static Claim> {
         &monotone_improvement::CLAIM,
         &conservativity::CLAIM,
         &fast_rate::CLAIM,
+        &dimension_free::CLAIM,
+        &reparametrisation::CLAIM,
         &gauss_newton_npg::CLAIM,
         &hybrid_improvement::CLAIM,
+        &lemma1::CLAIM,
+        &lemma2::CLAIM,
+        &theorem1::CLAIM,
+        &coverage_cost::CLAIM,
+        &slow_rate::CLAIM,
+        &bounded_predictor::CLAIM,
+        &worst_of_n::CLAIM,
     ]
 }
 

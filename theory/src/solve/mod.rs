@@ -6,6 +6,7 @@
 //! * [`natural`]: policy gradient, Fisher matrix, natural gradient (equation (6)) and its mixed form (Claim 1);
 //! * [`decomposition`]: regret split into mirror descent, misfit and sampling, and Lemma 1;
 //! * [`population`]: runs whose regressions see the whole population of pairs, Lemma 2;
+//! * [`projected`]: gradient ascent on the simplex;
 //! * [`log_ratio`]: the exact minimiser of a regression of the log-ratio itself;
 //! * [`rates`]: sharp constants, Lambert W, hitting times.
 
@@ -15,5 +16,6 @@ pub mod log_ratio;
 pub mod mirror;
 pub mod natural;
 pub mod population;
+pub mod projected;
 pub mod rates;
 pub mod regression;
