@@ -17,17 +17,19 @@ pub enum Law {
     OnPolicy,
     /// A fixed table of distributions.
     Offline(Policy),
-    /// The policy with probability `1 - share`, the fixed table else, see [`Law::hybrid`].
-    Hybrid {
-        /// The fixed table.
-        offline: Policy,
-        /// Probability of drawing from it.
-        share: f64,
-    },
+    /// The policy with some probability, a fixed table else, see [`Law::hybrid`].
+    Hybrid(Hybrid),
     /// The response of the highest reward among that many draws from the policy.
     BestOf(NonZeroUsize),
     /// The response of the lowest.
     WorstOf(NonZeroUsize),
+}
+
+/// Both parts of a hybrid law, made by [`Law::hybrid`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hybrid {
+    offline: Policy,
+    share: f64, // of the fixed table
 }
 
 impl Law {
@@ -37,13 +39,13 @@ impl Law {
             let expected = "a probability from 0 to 1";
             return Err(InputError::Domain { argument: "share", value: share, expected });
         }
-        Ok(Law::Hybrid { offline, share })
+        Ok(Law::Hybrid(Hybrid { offline, share }))
     }
 
     /// Refuses a fixed table whose shape is not that of the bandit; `argument` names it.
     pub fn fits(&self, argument: &'static str, bandit: &Bandit) -> Result<(), InputError> {
         match self {
-            Law::Offline(offline) | Law::Hybrid { offline, .. } => {
+            Law::Offline(offline) | Law::Hybrid(Hybrid { offline, .. }) => {
                 error::shape(argument, offline.prob().shape(), bandit.reward().shape())
             }
             Law::OnPolicy | Law::BestOf(_) | Law::WorstOf(_) => Ok(()),
@@ -55,7 +57,7 @@ impl Law {
         match self {
             Law::OnPolicy => pi.clone(),
             Law::Offline(offline) => offline.clone(),
-            Law::Hybrid { offline, share } => pi.mixture(offline, *share),
+            Law::Hybrid(Hybrid { offline, share }) => pi.mixture(offline, *share),
             Law::BestOf(n) => best_of(pi, bandit.reward(), *n),
             Law::WorstOf(n) => worst_of(pi, bandit.reward(), *n),
         }
@@ -198,38 +200,23 @@ mod tests {
         NonZeroUsize::new(n).unwrap()
     }
 
-    /// Best and worst of every sequence of `n` draws, ties and all, one sequence at a time.
-    fn by_enumeration(p: &[f64], reward: &[f64], n: usize) -> Array3<f64> {
-        let k = p.len();
-        let mut joint = Array3::zeros((1, k, k));
-        for code in 0..k.pow(n as u32) {
-            let drawn: Vec<usize> = (0..n).map(|i| code / k.pow(i as u32) % k).collect();
-            let probability: f64 = drawn.iter().map(|&y| p[y]).product();
-            let high = drawn.iter().map(|&y| reward[y]).fold(f64::NEG_INFINITY, f64::max);
-            let low = drawn.iter().map(|&y| reward[y]).fold(f64::INFINITY, f64::min);
-            let pairs: Vec<(usize, usize)> = (0..n)
-                .flat_map(|b| (0..n).map(move |w| (b, w)))
-                .filter(|&(b, w)| reward[drawn[b]] == high && reward[drawn[w]] == low && (b != w || n == 1))
-                .collect();
-            for &(b, w) in &pairs {
-                joint[[0, drawn[b], drawn[w]]] += probability / pairs.len() as f64;
-            }
-        }
-        joint
-    }
-
     #[test]
-    fn laws_with_ties_are_those_of_every_sequence_of_draws() {
-        let (p, reward) = ([0.1, 0.2, 0.3, 0.25, 0.15], [1.0, 2.0, 1.0, 0.0, 2.0]);
-        let pi = Policy::new("pi", array![p]).unwrap();
-        for n in 1..=4 {
-            let expected = by_enumeration(&p, &reward, n);
-            let joint = best_and_worst(&pi, &array![reward], draws(n));
-            assert_abs_diff_eq!(joint.joint(), &expected, epsilon = 1e-15);
-            let marginal = |axis| expected.sum_axis(ndarray::Axis(axis));
-            assert_abs_diff_eq!(best_of(&pi, &array![reward], draws(n)).prob(), &marginal(2), epsilon = 1e-15);
-            assert_abs_diff_eq!(worst_of(&pi, &array![reward], draws(n)).prob(), &marginal(1), epsilon = 1e-15);
-        }
+    fn tie_is_shared_among_the_drawn() {
+        // levels 3/4 and 1/4: high twice 9/16, high and low 6/16, low twice 1/16
+        let pi = Policy::new("pi", array![[0.5, 0.25, 0.25]]).unwrap();
+        let reward = array![[1.0, 1.0, 0.0]];
+        let joint = best_and_worst(&pi, &reward, draws(2));
+        let by_hand = array![[[0.25, 0.125, 0.25], [0.125, 0.0625, 0.125], [0.0, 0.0, 0.0625]]];
+        assert_abs_diff_eq!(joint.joint(), &by_hand, epsilon = 1e-15);
+        assert_abs_diff_eq!(best_of(&pi, &reward, draws(2)).prob(), &array![[0.625, 0.3125, 0.0625]], epsilon = 1e-15);
+        assert_abs_diff_eq!(worst_of(&pi, &reward, draws(2)).prob(), &array![[0.375, 0.1875, 0.4375]], epsilon = 1e-15);
+        // one draw is both
+        let alone = best_and_worst(&pi, &reward, draws(1));
+        assert_abs_diff_eq!(
+            alone.joint(),
+            &array![[[0.5, 0.0, 0.0], [0.0, 0.25, 0.0], [0.0, 0.0, 0.25]]],
+            epsilon = 1e-15
+        );
     }
 
     #[test]

@@ -12,7 +12,11 @@ use crate::style::{Ink, Role};
 pub mod fig5_reward_kl;
 pub mod fig6_regression_loss;
 pub mod theory_conservativity;
+pub mod theory_coverage_cost;
+pub mod theory_hitting_time;
+pub mod theory_regret_rate;
 pub mod theory_worst_gap;
+pub mod theory_worst_of_n;
 pub mod training_curves;
 
 /// Points of a curve, `(x, y)`.

@@ -110,7 +110,7 @@ fn tight_predictor(steps: usize, t: usize, eta: f64, p: f64) -> (f64, f64) {
     }
     // After (B, 0) the first arm has probability 1/(1+e^{-eta B}), and loses that much of B to (0, B).
     let size = (0..60).fold(2.0, |b: f64, _| 1.0 + (-eta * b).exp());
-    if t % 2 == 0 { (size, 0.0) } else { (0.0, size) }
+    if t.is_multiple_of(2) { (size, 0.0) } else { (0.0, size) }
 }
 
 /// The regret of a start with probability 1e-6 on the better of two arms over the bound with ln 2 in the place of the KL.

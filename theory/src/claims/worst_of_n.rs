@@ -145,7 +145,7 @@ fn hidden_error(arms: usize, n: usize) -> Result<(f64, f64), InputError> {
 
 /// N2.2: pairs of the best and the worst of the same draws, against Lemma 1 and against Claim 1.
 fn same_draws(trials: &super::Trials, findings: Findings) -> Result<Findings, InputError> {
-    const FIXED: usize = 200;
+    const FIXED: usize = 400;
     let gaps = trials.each("same draws", FIXED, |draw| {
         let responses = draw.size(4, 6);
         let bandit = Bandit::new(array![1.0], draw.normals((1, responses)))?;
@@ -167,11 +167,11 @@ fn same_draws(trials: &super::Trials, findings: Findings) -> Result<Findings, In
         ))
         .control(
             "N2.2: best and worst of the same 4 draws, Lemma 1",
-            Quantity::at_least("median relative error", median(&column(1)), 0.02),
+            Quantity::at_least("median relative error", median(&column(1)), 0.01),
         )
         .control(
             "N2.2: best and worst of the same 4 draws, Claim 1",
-            Quantity::at_least("median relative error", median(&column(2)), 0.02),
+            Quantity::at_least("median relative error", median(&column(2)), 0.05),
         ))
 }
 

@@ -5,7 +5,7 @@ use crate::bandit::{Bandit, Policy};
 use crate::bounds::{Constants, Worst, theorem1_constant_eta, theorem1_paper, theorem1_sharp};
 use crate::distribution::Law;
 use crate::error::{self, InputError};
-use crate::policy::LogLinear;
+use crate::policy::{LogLinear, Softmax};
 use crate::solve::decomposition::{Decomposition, decompose};
 use crate::solve::mirror::mirror_descent;
 use crate::solve::population::{Rebel, Step};
@@ -77,7 +77,7 @@ pub struct Progress {
 
 /// E5.1: population REBEL with a log-linear policy that cannot represent the reward, `y ~ pi_t`, `y'` uniform, measured after
 /// each of these numbers of iterations (ascending, at least 1). The instance is made from `seed`: 4 contexts, 8 responses,
-/// 3 features, the reward linear in them plus as much noise.
+/// 3 features, the reward linear in them plus as much that is not.
 pub fn misspecified_run(seed: u64, eta: f64, at: &[usize]) -> Result<Vec<Progress>, InputError> {
     const SHAPE: (usize, usize, usize) = (4, 8, 3); // contexts, responses, features
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -85,9 +85,8 @@ pub fn misspecified_run(seed: u64, eta: f64, at: &[usize]) -> Result<Vec<Progres
     let features = Array3::from_shape_simple_fn(SHAPE, &mut normal);
     let truth = Array1::from_shape_simple_fn(SHAPE.2, &mut normal);
     let linear = LogLinear::new(features.clone(), truth)?;
-    let reward = (crate::policy::Softmax::logits(&linear)
-        + Array2::from_shape_simple_fn((SHAPE.0, SHAPE.1), &mut normal))
-        * 0.15;
+    let unrelated = Array2::from_shape_simple_fn((SHAPE.0, SHAPE.1), &mut normal);
+    let reward = (linear.logits() / (SHAPE.2 as f64).sqrt() + unrelated) * 0.25;
     let bandit = Bandit::new(Array1::from_elem(SHAPE.0, 1.0 / SHAPE.0 as f64), reward)?;
     let start = LogLinear::new(features, Array1::zeros(SHAPE.2))?;
     let second = Law::Offline(Policy::uniform(SHAPE.0, SHAPE.1));
