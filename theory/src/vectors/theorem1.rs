@@ -55,8 +55,8 @@ pub(super) fn theorem1_run(input: &Fields) -> Result<Value, Failure> {
     let (eta, steps) = (input.positive("eta")?, input.count("T")?);
     let laws = (law(input, &bandit, "y_mode", "nu")?, law(input, &bandit, "mu_mode", "mu")?);
     let comparator = Policy::pure(&bandit.best(), bandit.responses());
-    let kl_start = bandit.kl(&comparator, &policy.policy());
     let mut run = Rebel::new(&bandit, policy, laws, eta)?;
+    let kl_start = bandit.kl(&comparator, &run.policy().policy());
     let mut values = vec![bandit.value(&run.policy().policy())];
     let mut measured = Vec::new();
     for _ in 0..steps {
