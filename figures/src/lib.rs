@@ -104,6 +104,10 @@ macro_rules! computed {
 const COMPUTED: &[Computed] = &[
     // estimation
     // regret
+    computed!(theory_coverage_cost, long: false),
+    computed!(theory_regret_rate, long: false),
+    computed!(theory_hitting_time, long: false),
+    computed!(theory_worst_of_n, long: false),
     // games
     // baselines
     computed!(theory_inner_steps, long: true),

@@ -92,7 +92,9 @@
 #![warn(missing_docs)]
 
 pub mod bandit;
+pub mod bounds;
 pub mod claims;
+pub mod distribution;
 pub mod error;
 pub mod experiments;
 pub mod game;

@@ -5,7 +5,7 @@ use crate::error::{self, InputError};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-use statrs::distribution::{ContinuousCDF, StudentsT};
+use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, StudentsT};
 use std::collections::BTreeMap;
 
 /// A point estimate between the ends of its two-sided 95% interval.
@@ -43,6 +43,21 @@ pub fn median(sample: &[f64]) -> f64 {
     sorted.sort_by(f64::total_cmp);
     let half = sorted.len() / 2;
     if sorted.len() % 2 == 1 { sorted[half] } else { (sorted[half - 1] + sorted[half]) / 2.0 }
+}
+
+/// The median of independent draws between two of its order statistics, an interval that holds whatever their law; unbounded
+/// for fewer than six draws.
+pub fn median_interval(sample: &[f64]) -> Estimate {
+    let value = median(sample);
+    let mut sorted = sample.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    // The number of draws below the median is binomial: the largest rank whose tail is at most 2.5%.
+    let tail = Binomial::new(0.5, sample.len() as u64).expect("a share of one half");
+    let rank = (0..sample.len() as u64 / 2).take_while(|&k| tail.cdf(k) <= 0.025).count();
+    match (value.is_nan(), rank) {
+        (false, 1..) => Estimate { value, low: sorted[rank - 1], high: sorted[sorted.len() - rank] },
+        _ => Estimate { value, low: f64::NEG_INFINITY, high: f64::INFINITY },
+    }
 }
 
 /// The mean of independent draws with its t-interval, $$ \bar v\pm t_{n-1}\,s/\sqrt n $$; unbounded for one draw.
@@ -331,6 +346,15 @@ mod tests {
         assert!(log_log_slope_over_seeds(&x, &[vec![1.0, 0.0, 2.0]], 10, 0).is_err());
         assert!(log_log_slope_over_seeds(&x, &[vec![1.0, 2.0]], 10, 0).is_err());
         assert!(log_log_slope_over_seeds(&x, &[], 10, 0).is_err());
+    }
+
+    #[test]
+    fn median_interval_of_ten_is_its_second_and_ninth() {
+        // Binomial(10, 1/2): 11/1024 of at most one, 56/1024 of at most two
+        let sample: Vec<f64> = (1..=10).rev().map(f64::from).collect();
+        assert_eq!(median_interval(&sample), Estimate { value: 5.5, low: 2.0, high: 9.0 });
+        assert_eq!(median_interval(&[1.0; 5]).low, f64::NEG_INFINITY);
+        assert_eq!(median_interval(&[1.0, 2.0, 3.0, 4.0, 5.0, 9.0]).high, 9.0);
     }
 
     #[test]

@@ -16,6 +16,7 @@ const TOPICS: &[&str] = &[
     "claim2",
     "example1",
     "estimation",
+    "theorem1",
 ];
 
 fn read(path: &Path) -> Value {

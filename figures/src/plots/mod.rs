@@ -16,7 +16,11 @@ pub mod theory_conservativity;
 pub mod theory_inner_steps;
 pub mod theory_tilt_distance;
 pub mod theory_selfplay_decomposition;
+pub mod theory_coverage_cost;
+pub mod theory_hitting_time;
+pub mod theory_regret_rate;
 pub mod theory_worst_gap;
+pub mod theory_worst_of_n;
 pub mod training_curves;
 
 /// Points of a curve, `(x, y)`.

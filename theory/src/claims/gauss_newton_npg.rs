@@ -3,6 +3,7 @@
 use super::instances::has_spectral_gap;
 use super::{Claim, Draw, Features, Findings, Quantity, Tag, Trials};
 use crate::bandit::{Bandit, Policy};
+use crate::distribution::best_and_worst;
 use crate::error::InputError;
 use crate::policy::{LogLinear, Softmax};
 use crate::solve::linear::{MinNorm, least_squares, pseudo_solve, spectrum};
@@ -11,6 +12,7 @@ use crate::solve::natural::{NaturalStep, general_step, moment, natural_step, sec
 use crate::solve::regression::{PairLaw, gauss_newton_step, pair_design, pair_residuals};
 use crate::statistics::{bootstrap_mean, log_log_slope, median};
 use ndarray::{Array1, Array2, Array3};
+use std::num::NonZeroUsize;
 
 pub(super) const CLAIM: Claim = Claim {
     id: "gauss-newton-npg",
@@ -173,7 +175,8 @@ fn controls(trials: &Trials, findings: Findings) -> Result<Findings, InputError>
     let (slopes, full): (Vec<f64>, Vec<f64>) = off_policy.into_iter().unzip();
     let same_draws = trials.each("N2.2", count, |draw| {
         let problem = misspecified(draw)?;
-        let gap = |n| formula_gap(&problem, &best_and_worst(&problem.pi, problem.bandit.reward(), n));
+        let draws = |n| NonZeroUsize::new(n).expect("at least one draw");
+        let gap = |n| formula_gap(&problem, &best_and_worst(&problem.pi, problem.bandit.reward(), draws(n)));
         Ok((gap(2)?, gap(4)?))
     })?;
     let (two, four): (Vec<f64>, Vec<f64>) = same_draws.into_iter().unzip();
@@ -241,41 +244,4 @@ fn formula_gap<P>(problem: &Problem<P>, law: &PairLaw) -> Result<f64, InputError
     let MinNorm { solution, .. } = gauss_newton_step(bandit, law, scores.view(), *eta)?;
     let formula = natural_step(bandit, pi, &law.mean_marginal(), scores.view(), *eta)?;
     Ok(relative(&solution, &formula.delta))
-}
-
-/// The law of the best and the worst of the same `n` draws from `pi`, where no two rewards of a context are equal:
-///
-/// $$ P(b,w)=S^n-(S-\pi_b)^n-(S-\pi_w)^n+(S-\pi_b-\pi_w)^n $$ with `S` the mass of rewards between the two, both included.
-fn best_and_worst(pi: &Policy, reward: &Array2<f64>, n: i32) -> PairLaw {
-    let (p, r) = (pi.prob(), reward);
-    let probability = |(x, b, w): (usize, usize, usize)| {
-        if b == w {
-            return p[[x, b]].powi(n);
-        }
-        if r[[x, b]] < r[[x, w]] {
-            return 0.0;
-        }
-        let inside = |y: &usize| r[[x, w]] < r[[x, *y]] && r[[x, *y]] < r[[x, b]];
-        let between: f64 = (0..r.ncols()).filter(inside).map(|y| p[[x, y]]).sum();
-        let (pb, pw) = (p[[x, b]], p[[x, w]]);
-        let missing = (between + pw).powi(n) + (between + pb).powi(n) - between.powi(n);
-        ((between + pb + pw).powi(n) - missing).max(0.0)
-    };
-    let (contexts, responses) = p.dim();
-    PairLaw::new(Array3::from_shape_fn((contexts, responses, responses), probability)).expect("a joint law")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use approx::assert_abs_diff_eq;
-    use ndarray::array;
-
-    #[test]
-    fn best_and_worst_of_two_draws_equal_numbers_by_hand() {
-        let pi = Policy::new("pi", array![[0.5, 0.3, 0.2]]).unwrap();
-        let law = best_and_worst(&pi, &array![[2.0, 1.0, 0.0]], 2);
-        let by_hand = array![[[0.25, 0.3, 0.2], [0.0, 0.09, 0.12], [0.0, 0.0, 0.04]]];
-        assert_abs_diff_eq!(law.joint(), &by_hand, epsilon = 1e-15);
-    }
 }

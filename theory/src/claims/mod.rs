@@ -41,10 +41,17 @@ mod binary_feedback;
 mod composition;
 mod conservativity;
 mod deterministic_transitions;
+mod bounded_predictor;
+mod composition;
+mod conservativity;
+mod coverage_cost;
+mod dimension_free;
 mod fast_rate;
 mod gauss_newton_npg;
 mod hybrid_improvement;
 mod instances;
+mod lemma1;
+mod lemma2;
 mod md_equivalence;
 mod monotone_improvement;
 mod sequence_as_arm;
@@ -56,6 +63,11 @@ mod tabular_npg;
 mod token_npg;
 mod theorem2;
 mod unbiased_noise;
+mod reparametrisation;
+mod slow_rate;
+mod tabular_npg;
+mod theorem1;
+mod worst_of_n;
 
 pub use instances::{Draw, Features, Trials};
 
@@ -72,6 +84,8 @@ pub fn all() -> Vec<&'static Claim> {
         &monotone_improvement::CLAIM,
         &conservativity::CLAIM,
         &fast_rate::CLAIM,
+        &dimension_free::CLAIM,
+        &reparametrisation::CLAIM,
         &gauss_newton_npg::CLAIM,
         &hybrid_improvement::CLAIM,
         &sequence_as_arm::CLAIM,
@@ -85,6 +99,13 @@ pub fn all() -> Vec<&'static Claim> {
         &bandit_regret::CLAIM,
         &theorem2::CLAIM,
         &binary_feedback::CLAIM,
+        &lemma1::CLAIM,
+        &lemma2::CLAIM,
+        &theorem1::CLAIM,
+        &coverage_cost::CLAIM,
+        &slow_rate::CLAIM,
+        &bounded_predictor::CLAIM,
+        &worst_of_n::CLAIM,
     ]
 }
 

@@ -18,3 +18,7 @@ pub fn stream(seed: u64, run: u64) -> ChaCha8Rng {
     rng.set_stream(run);
     rng
 }
+pub mod coverage_cost;
+pub mod hitting_time;
+pub mod one_pair;
+pub mod regret_rate;

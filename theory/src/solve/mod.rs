@@ -13,6 +13,8 @@
 //! * [`finite_sample`], [`gradient_variance`], [`limit`]: the step and the gradient of a sampled batch (Claim 2), and how
 //!   they scatter;
 //! * [`excess`], [`estimation`]: the error of a fit to sampled pairs (Example 1), and what can be measured of it;
+//! * [`population`]: runs whose regressions see the whole population of pairs, Lemma 2;
+//! * [`projected`]: gradient ascent on the simplex;
 //! * [`log_ratio`]: the exact minimiser of a regression of the log-ratio itself;
 //! * [`rates`]: sharp constants, Lambert W, hitting times;
 //! * [`tree`]: chance between two tokens.
@@ -33,6 +35,8 @@ pub mod log_ratio;
 pub mod mirror;
 pub mod natural;
 pub mod ppo;
+pub mod population;
+pub mod projected;
 pub mod rates;
 pub mod regression;
 pub mod tree;

@@ -139,6 +139,47 @@ impl Race {
     }
 }
 
+/// The family on which the price of misfit is attained (theory 5): one context of `arms` arms, one of them better than all
+/// others by `gap`, a policy class that merges the arms and so stays uniform, and a `mu` that plays the good arm with
+/// probability `1/coverage`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Merged {
+    arms: f64,
+    coverage: f64,
+    gap: f64,
+}
+
+impl Merged {
+    /// The member with `arms >= 1` arms, `coverage >= 1` and `gap > 0`.
+    pub fn new(arms: usize, coverage: f64, gap: f64) -> Result<Self, InputError> {
+        if arms == 0 {
+            return Err(InputError::Empty { argument: "K" });
+        }
+        if !(coverage.is_finite() && coverage >= 1.0) {
+            let expected = "a coverage coefficient, finite and at least 1";
+            return Err(InputError::Domain { argument: "C", value: coverage, expected });
+        }
+        Ok(Self { arms: arms as f64, coverage, gap: error::positive("gap", gap)? })
+    }
+
+    /// The pair error of the only predictor there is, a constant: $$ \epsilon=\Delta^2(p+m-2pm),\quad p=\tfrac1K,\ m=\tfrac1C $$
+    pub fn eps(&self) -> f64 {
+        let (p, m) = (1.0 / self.arms, 1.0 / self.coverage);
+        self.gap * self.gap * (p * (1.0 - m) + m * (1.0 - p))
+    }
+
+    /// The regret of every iterate: $$ \Delta\,(1-\tfrac1K) $$
+    pub fn regret(&self) -> f64 {
+        self.gap * (1.0 - 1.0 / self.arms)
+    }
+
+    /// How much of its bound the regret is, $$ \mathrm{regret}/\sqrt{C\epsilon}\to1 $$ as K/C grows. Not a number where both
+    /// are zero.
+    pub fn tightness(&self) -> f64 {
+        self.regret() / (self.coverage * self.eps()).sqrt()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

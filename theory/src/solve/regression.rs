@@ -39,6 +39,16 @@ impl PairLaw {
         &self.joint
     }
 
+    /// The laws of the first and of the second response `[x, y]`, each alone.
+    pub fn marginals(&self) -> (Policy, Policy) {
+        let marginal = |axis| {
+            let table = self.joint.sum_axis(Axis(axis));
+            let sums = table.sum_axis(Axis(1)).insert_axis(Axis(1));
+            Policy::new("joint", table / &sums).expect("marginals of a checked law")
+        };
+        (marginal(2), marginal(1))
+    }
+
     /// The mean of the two marginals `[x, y]`: the law of a response picked from a pair by a fair coin.
     pub fn mean_marginal(&self) -> Policy {
         let mean = (self.joint.sum_axis(Axis(2)) + self.joint.sum_axis(Axis(1))) / 2.0;

@@ -28,6 +28,11 @@ impl<'a> Fields<'a> {
         finite_number(value).ok_or_else(|| refuse(key, format!("{} (expected a finite number)", brief(value))))
     }
 
+    /// The text of a field, if it is one: the name of a mode, or of the policy itself.
+    pub(crate) fn text(&self, key: &str) -> Option<&'a str> {
+        self.object.get(key).and_then(Value::as_str)
+    }
+
     /// A finite number above zero.
     pub(crate) fn positive(&self, key: &'static str) -> Result<f64, Failure> {
         Ok(error::positive(key, self.number(key)?)?)

@@ -13,6 +13,7 @@ mod example1;
 mod input;
 mod md;
 mod sampled;
+mod theorem1;
 
 use crate::error::InputError;
 use input::Fields;
@@ -111,6 +112,12 @@ fn operation(name: &str) -> Option<Operation> {
         "gn_asymptotic" => claim2::gn_asymptotic,
         "ols_excess" => example1::ols_excess,
         "pair_loss_estimation" => estimation::pair_loss_estimation,
+        "lemma1_terms" => theorem1::lemma1_terms,
+        "theorem1_run" => theorem1::theorem1_run,
+        "best_worst" => theorem1::best_worst,
+        "md_fixed_f" => theorem1::md_fixed_f,
+        "tight_sqrt_c_eps" => theorem1::tight_sqrt_c_eps,
+        "lemma2_sequence" => theorem1::lemma2_sequence,
         _ => return None,
     })
 }
