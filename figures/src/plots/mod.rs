@@ -12,6 +12,10 @@ use crate::style::{Ink, Role};
 pub mod fig5_reward_kl;
 pub mod fig6_regression_loss;
 pub mod theory_conservativity;
+pub mod theory_estimating_eps;
+pub mod theory_excess_error;
+pub mod theory_gradient_variance;
+pub mod theory_mse;
 pub mod theory_worst_gap;
 pub mod training_curves;
 

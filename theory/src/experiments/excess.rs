@@ -4,7 +4,7 @@
 use super::linear::{LinearProblem, normals, stream};
 use crate::error::InputError;
 use crate::solve::excess::{Design, pair_covariance};
-use crate::statistics::{Estimate, mean_interval};
+use crate::statistics::{Estimate, median, stratified_bootstrap};
 use ndarray::{Array1, Array2};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -77,22 +77,21 @@ pub fn undetermined(features: usize, pairs: usize, seeds: usize, seed: u64) -> R
     (0..seeds).into_par_iter().map(one_seed).collect()
 }
 
-/// One number of pairs on the way through the threshold.
+/// One number of pairs on the way through the threshold: medians over designs, whose mean is infinite at the threshold
+/// itself, with 95% bootstrap intervals.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Threshold {
     /// Number of pairs.
     pub pairs: usize,
-    /// Mean over designs of the expected error with noise, with its t-interval.
+    /// The expected error with noise.
     pub noisy: Estimate,
-    /// Median over designs: the mean is infinite at the threshold itself.
-    pub median: f64,
-    /// Mean over designs of the error without noise.
+    /// The error without noise, of the fit that was run.
     pub noise_free: Estimate,
     /// The share of designs that determine every coefficient.
     pub determined: f64,
 }
 
-/// The errors of [`fits`] against the number of pairs, through the number of features.
+/// The errors of [`fits`] with and without noise against the number of pairs, through the number of features.
 pub fn threshold(
     problem: &LinearProblem,
     pairs: &[usize],
@@ -100,17 +99,20 @@ pub fn threshold(
     seeds: usize,
     seed: u64,
 ) -> Result<Vec<Threshold>, InputError> {
-    let all = fits(problem, pairs, sigma, seeds, seed)?;
-    let summary = |(i, &pairs): (usize, &usize)| {
-        let of = |number: fn(&Fit) -> f64| all.iter().map(|seed| number(&seed[i])).collect::<Vec<_>>();
-        let full = all.iter().filter(|seed| seed[i].rank == problem.w.len()).count();
-        Threshold {
-            pairs,
-            noisy: mean_interval(&of(|fit| fit.expected)),
-            median: crate::statistics::median(&of(|fit| fit.expected)),
-            noise_free: mean_interval(&of(|fit| fit.bias)),
-            determined: full as f64 / seeds as f64,
-        }
+    let noisy = fits(problem, pairs, sigma, seeds, seed)?;
+    let clean = fits(problem, pairs, 0.0, seeds, seed)?;
+    let middle = |all: &[Vec<Fit>], i: usize, number: fn(&Fit) -> f64| {
+        let values = all.iter().map(|seed| number(&seed[i])).collect::<Vec<_>>();
+        stratified_bootstrap(&[values], |strata| median(&strata[0]), 1000, seed)
     };
-    Ok(pairs.iter().enumerate().map(summary).collect())
+    let summary = |(i, &pairs): (usize, &usize)| {
+        let full = clean.iter().filter(|seed| seed[i].rank == problem.w.len()).count();
+        Ok(Threshold {
+            pairs,
+            noisy: middle(&noisy, i, |fit| fit.expected)?,
+            noise_free: middle(&clean, i, |fit| fit.error)?,
+            determined: full as f64 / seeds as f64,
+        })
+    };
+    pairs.iter().enumerate().map(summary).collect()
 }

@@ -7,7 +7,7 @@ use crate::policy::{LogLinear, Softmax};
 use crate::sample::{ContextSampler, Sampler};
 use crate::solve::decomposition::pair_error;
 use crate::solve::finite_sample::Pairs;
-use crate::solve::regression::{PairLaw, gauss_newton_step};
+use crate::solve::natural::natural_step;
 use ndarray::{Array, Array1, Array2, Array3, ShapeBuilder};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -56,18 +56,10 @@ impl LinearProblem {
         let w: Array1<f64> = normals(size.features, &mut rng);
         let (pi, scores) = (policy.policy(), policy.scores());
         let weights = Array1::from_elem(shape.0, 1.0 / shape.0 as f64);
+        let expressed = policy.at(w.view()).logits();
         let raw = Bandit::new(weights, normals(shape, &mut rng))?;
-        let fit = gauss_newton_step(&raw, &PairLaw::independent(&pi, &pi), scores.view(), 1.0)?.solution;
-        let beyond = raw.reward() - &policy.at(fit.view()).logits(); // [x, y]
-        let scale = match pair_error(raw.weights(), &pi, &pi, &beyond).total() {
-            left if floor > 0.0 && left < 1e-9 => {
-                let expected = "0, where the features express every reward";
-                return Err(InputError::Domain { argument: "floor", value: floor, expected });
-            }
-            left if floor > 0.0 => (floor / left).sqrt(),
-            _ => 0.0,
-        };
-        let bandit = raw.with_reward(policy.at(w.view()).logits() + beyond * scale)?;
+        let reward = if floor > 0.0 { expressed + beyond(&raw, &policy, floor)? } else { expressed };
+        let bandit = raw.with_reward(reward)?;
         let (contexts, responses) = (ContextSampler::new(bandit.weights()), Sampler::new(&pi));
         Ok(Self { bandit, policy, pi, scores, w, contexts, responses })
     }
@@ -96,6 +88,19 @@ impl LinearProblem {
     pub fn error(&self, w: &Array1<f64>) -> f64 {
         pair_error(self.bandit.weights(), &self.pi, &self.pi, &self.deviation(w)).total()
     }
+}
+
+/// What the features of `policy` leave of the reward of `raw`, scaled so that its error on on-policy pairs is `floor`, `[x, y]`.
+fn beyond(raw: &Bandit, policy: &LogLinear, floor: f64) -> Result<Array2<f64>, InputError> {
+    let pi = policy.policy();
+    let fit = natural_step(raw, &pi, &pi, policy.scores().view(), 1.0)?.delta; // Claim 1: the regression's minimiser
+    let left = raw.reward() - &policy.at(fit.view()).logits();
+    let size = pair_error(raw.weights(), &pi, &pi, &left).total();
+    if size < 1e-9 {
+        let expected = "0, where the features express every reward";
+        return Err(InputError::Domain { argument: "floor", value: floor, expected });
+    }
+    Ok(left * (floor / size).sqrt())
 }
 
 /// The random stream of one repetition of an experiment.

@@ -109,12 +109,13 @@ pub(super) fn held_out(
     HeldOut::new(&first, &second, &(0..m).collect::<Vec<_>>())
 }
 
-/// How the estimates of the error scatter near the floor.
+/// How the estimates of the error scatter near the floor, for a reward that the features express.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Scatter {
     /// Held-out labels paid for.
     pub labels: usize,
-    /// Relative standard error by the known noise: of the estimates over seeds, and by the formula for this fit.
+    /// The standard error by the known noise in units of the error to be expected, $$ s^2d/N $$: of the estimates over seeds,
+    /// and by the formula for this fit.
     pub known_noise: [f64; 2],
     /// The same by two labels a pair, half as many pairs.
     pub two_labels: [f64; 2],
@@ -140,7 +141,7 @@ pub fn scatter(
         };
         let (known, two): (Vec<f64>, Vec<f64>) = (0..setup.seeds).into_par_iter().map(one_seed).unzip();
         let deviation = |sample: &[f64]| crate::statistics::standard_error(sample) * (sample.len() as f64).sqrt();
-        let relative = |error: f64| error / moments.second;
+        let relative = |error: f64| error / (label_variance * rank as f64 / pairs as f64);
         Scatter {
             labels,
             known_noise: [deviation(&known), moments.known_noise_error(label_variance, labels)].map(relative),
