@@ -103,6 +103,10 @@ macro_rules! computed {
 /// Every computed figure, in the order in which the theory's notes list them.
 const COMPUTED: &[Computed] = &[
     // estimation
+    computed!(theory_gradient_variance, long: false),
+    computed!(theory_mse, long: true),
+    computed!(theory_excess_error, long: true),
+    computed!(theory_estimating_eps, long: true),
     // regret
     computed!(theory_coverage_cost, long: false),
     computed!(theory_regret_rate, long: false),

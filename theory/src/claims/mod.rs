@@ -46,7 +46,10 @@ mod composition;
 mod conservativity;
 mod coverage_cost;
 mod dimension_free;
+mod estimating_eps;
+mod example1_rate;
 mod fast_rate;
+mod finite_sample_npg;
 mod gauss_newton_npg;
 mod hybrid_improvement;
 mod instances;
@@ -68,6 +71,9 @@ mod slow_rate;
 mod tabular_npg;
 mod theorem1;
 mod worst_of_n;
+mod realisable_exactness;
+mod tabular_npg;
+mod variance_reduction;
 
 pub use instances::{Draw, Features, Trials};
 
@@ -106,6 +112,11 @@ pub fn all() -> Vec<&'static Claim> {
         &slow_rate::CLAIM,
         &bounded_predictor::CLAIM,
         &worst_of_n::CLAIM,
+        &finite_sample_npg::CLAIM,
+        &variance_reduction::CLAIM,
+        &realisable_exactness::CLAIM,
+        &example1_rate::CLAIM,
+        &estimating_eps::CLAIM,
     ]
 }
 
@@ -221,6 +232,16 @@ impl Quantity {
     /// The worst ratio of measured to bound: at most 1, rounding aside.
     pub fn ratio(name: &str, value: f64) -> Self {
         Self::at_most(name, value, 1.0 + 1e-9)
+    }
+
+    /// A number that must lie between `low` and `high`.
+    pub fn between(name: &str, value: f64, low: f64, high: f64) -> Self {
+        Self::new(name, value, Limit::Within(low, high))
+    }
+
+    /// The same quantity with the interval of its estimate.
+    pub fn sampled(self, estimate: Estimate) -> Self {
+        Self { interval: Some((estimate.low, estimate.high)), ..self }
     }
 
     /// A sampled exponent that must lie within `margin` of `expected`.

@@ -116,6 +116,16 @@ impl Batch {
         })
     }
 
+    /// The same batch with `noise` `[2n]` added to its rewards: independent errors of single queries. The values that serve
+    /// as a baseline stay exact.
+    pub fn noisy(mut self, noise: &Array1<f64>) -> Result<Self, InputError> {
+        error::finite("noise", noise)?;
+        error::shape("noise", noise.shape(), self.rewards.shape())?;
+        self.rewards += noise;
+        self.means.fill(self.rewards.sum() / self.rewards.len() as f64);
+        Ok(self)
+    }
+
     /// Number of pairs.
     fn pairs(&self) -> usize {
         self.differences.nrows()
@@ -228,6 +238,14 @@ mod tests {
         assert_eq!(gradient(&batch.constant_baseline(0.0)), 1.25);
         assert_eq!(gradient(&batch.constant_baseline(1.0)), 1.0);
         assert_eq!((gradient(batch.mean_baseline()), gradient(batch.true_baseline())), (0.0, 0.25));
+    }
+
+    #[test]
+    fn noise_is_added_to_rewards_and_not_to_values() {
+        let noisy = batch().noisy(&array![1.0, 0.0, 0.0, 0.0]).unwrap();
+        assert_abs_diff_eq!(noisy.paired_gradient(), array![0.75], epsilon = 1e-15);
+        assert_eq!((noisy.mean_baseline()[3], noisy.true_baseline()), (4.25, batch().true_baseline()));
+        assert!(batch().noisy(&array![1.0]).is_err());
     }
 
     #[test]

@@ -101,11 +101,12 @@ impl GradientVariance {
     pub fn no_reduction(&self) -> Option<(f64, f64)> {
         let [a, b, c] = self.difference();
         let discriminant = b * b - 4.0 * a * c;
-        if a <= 0.0 || discriminant < 0.0 {
+        // Equal rewards make it zero; what rounding leaves of that is no missing root.
+        if a <= 0.0 || discriminant < -1e-13 * b * b {
             return None;
         }
         // The root that adds two numbers of one sign first; the other by Vieta, without cancellation.
-        let sum = -0.5 * (b + b.signum() * discriminant.sqrt());
+        let sum = -0.5 * (b + b.signum() * discriminant.max(0.0).sqrt());
         let (one, other) = (sum / a, if sum == 0.0 { 0.0 } else { c / sum });
         Some((one.min(other), one.max(other)))
     }

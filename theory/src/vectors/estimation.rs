@@ -20,12 +20,14 @@ struct Sample {
 }
 
 fn sample(input: &Fields, key: &'static str, shape: (usize, usize)) -> Result<Sample, Failure> {
+    let fields = input.object(key)?;
     let read = || -> Result<Sample, Failure> {
-        let fields = input.object(key)?;
         let (x, y) = (fields.indices("x")?, fields.indices("y")?);
         let pairs = DrawnPairs::new(&x, &y, fields.indices("i")?, fields.indices("j")?, shape)?;
         let noise = pairs.differences(&fields.vector("noise")?)?;
-        let again = pairs.differences(&fields.vector("noise2")?)?;
+        let again = fields.vector("noise2")?;
+        error::shape("noise2", again.shape(), &[pairs.draws()])?;
+        let again = pairs.differences(&again)?;
         Ok(Sample { pairs, noise, again })
     };
     read().map_err(|failure| failure.within(key))
