@@ -441,6 +441,26 @@ fn verify_reports_a_claim_and_its_control_to_machines() {
 }
 
 #[test]
+fn verify_writes_a_page_that_is_the_same_twice_and_names_a_file_it_cannot_write() {
+    let folder = TempDir::new().unwrap();
+    let page = |name: &str| {
+        let file = folder.path().join(name);
+        let arguments = ["verify", "--claim", "token-npg", "--instances", "20", "--html"];
+        let said = succeeded(&rebel().args(arguments).arg(&file).output().unwrap());
+        assert!(said.contains(&file.display().to_string()), "{said}");
+        std::fs::read_to_string(file).unwrap()
+    };
+    let (first, second) = (page("first.html"), page("deep/second.html"));
+    assert_eq!(first, second);
+    assert!(first.contains("rebel verify --claim token-npg --seed 0 --instances 20"));
+    let taken =
+        rebel().args(["verify", "--claim", "token-npg", "--instances", "1", "--html"]).arg(folder.path()).output();
+    let (code, line) = complaint(&taken.unwrap());
+    assert_eq!(code, 1);
+    assert!(line.contains(&folder.path().display().to_string()), "{line}");
+}
+
+#[test]
 fn theory_vectors_are_answered_and_an_unknown_operation_is_named() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("v.json");
