@@ -71,15 +71,15 @@ def commit():
         return ""
 
 
-def measure(ours, numpy, rounds):
-    for side in (ours, numpy):  # once unmeasured: caches, clock rate, first pages
-        for workload in WORKLOADS:
-            side.run(workload)
-    seconds = {workload: ([], []) for workload in WORKLOADS}
+def measure(ours, peers, rounds):
+    for workload, peer in peers.items():  # once unmeasured: caches, clock rate, first pages
+        ours.run(workload)
+        peer.run(workload)
+    seconds = {workload: ([], []) for workload in peers}
     for _ in range(rounds):
         for workload, (mine, theirs) in seconds.items():
             mine.append(ours.run(workload))
-            theirs.append(numpy.run(workload))
+            theirs.append(peers[workload].run(workload))
     return seconds
 
 
@@ -115,11 +115,12 @@ def main():
     # cargo's bench profile is the release profile; it knows no --release.
     flags = [flag for flag in arguments.cargo_flags.split() if flag != "--release"]
     ours = Side(["cargo", "bench", "--quiet", *flags, "--bench", "theory", "--", "--serve"])
-    numpy = Side([arguments.python, "theory/benches/peer_numpy.py"])
-    version = numpy.line()
-    rows = summary(measure(ours, numpy, arguments.rounds))
-    ours.end()
-    numpy.end()
+    # A process for each workload: what NumPy's allocator keeps from one changes the time of another.
+    peers = {name: Side([arguments.python, "theory/benches/peer_numpy.py", name]) for name in WORKLOADS}
+    version = [peer.line() for peer in peers.values()][0]
+    rows = summary(measure(ours, peers, arguments.rounds))
+    for side in (ours, *peers.values()):
+        side.end()
 
     print(f"{processor()}, one thread each, NumPy {version}, {arguments.rounds} alternating rounds; medians")
     print(f"{'':20} {'ours, ms':>10} {'NumPy, ms':>10} {'ratio':>7} {'least - most':>15} {'target':>7}")

@@ -97,8 +97,8 @@ impl<'g> SelfPlay<'g> {
 
     /// Iterations on the exact reward, $$ r_t(x,y)=E_{y''\sim\pi_t}\,l(x,y,y'') $$
     ///
-    /// What limits it: the margins, 8 bytes for two operations, come out of the second-level cache at 100 responses and
-    /// more, which takes two thirds of the time; the rest is the exponential.
+    /// What limits it: the margins come out of the second-level cache at 100 responses and more, 8 bytes for each
+    /// multiplication, which takes three quarters of the time; the rest is the exponential.
     pub fn exact(&mut self, iterations: usize) {
         let (n, width) = (self.game.responses(), self.reward.len());
         for _ in 0..iterations {
@@ -142,8 +142,8 @@ impl<'g> SelfPlay<'g> {
     /// An iteration takes `count` uniform numbers each for contexts (if there are several), `y`, `y'`, `y''`, `o`, `o'`, in
     /// this order.
     ///
-    /// What limits it: the factorisation of the pairs' Laplacian, see [`PairSolver::solve`]; it shrinks as the policy comes
-    /// to visit fewer responses.
+    /// What limits it: the factorisation of the pairs' Laplacian, see [`PairSolver::solve`], half of the time for 100
+    /// responses and 256 pairs, less as the policy comes to visit fewer; the rest is drawing.
     pub fn pairs(&mut self, iterations: usize, count: usize, rng: &mut impl RngCore) {
         let (contexts, n) = (self.game.contexts(), self.game.responses());
         let sampler = ContextSampler::new(self.game.weights());

@@ -139,8 +139,13 @@ wide! {
         assert!(width.is_multiple_of(WIDTH), "whole blocks");
         for (&[first, second], row) in pairs.iter().zip(differences.chunks_exact_mut(width)) {
             let (first, second) = (&table[first * width..][..width], &table[second * width..][..width]);
-            for ((value, &a), &b) in row.iter_mut().zip(first).zip(second) {
-                *value = a - b;
+            let blocks = first.as_chunks::<WIDTH>().0.iter().zip(second.as_chunks::<WIDTH>().0);
+            for (place, (first, second)) in row.as_chunks_mut::<WIDTH>().0.iter_mut().zip(blocks) {
+                let mut difference = *first;
+                for i in 0..WIDTH {
+                    difference[i] -= second[i];
+                }
+                *place = difference;
             }
         }
     }

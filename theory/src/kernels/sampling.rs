@@ -2,6 +2,7 @@
 
 use super::{Level, wide};
 use rand::RngCore;
+use std::hint::select_unpredictable;
 
 /// The cumulative distribution of a row of probabilities, ready to be searched.
 #[derive(Debug, Clone, Default)]
@@ -30,7 +31,8 @@ impl Cumulative {
     /// The index each uniform number in `[0, 1)` stands for: the first whose cumulative probability is above it; where
     /// rounding leaves all of them below, the last that adds weight. As [`crate::sample::Sampler::at`].
     ///
-    /// Limited by the steps of a binary search without branches, of which the processor keeps several going at once.
+    /// A binary search without branches, which no predictor could foresee; limited by its instructions, seven for every
+    /// number and halving.
     pub fn search(&self, level: Level, uniform: &[f64], index: &mut [u32]) {
         search_all(level, &self.ends, uniform, index);
     }
@@ -67,18 +69,31 @@ wide! {
     }
 }
 
+/// The index of each of `N` numbers, searched side by side so that their loads and comparisons overlap. `ends` is as long as
+/// a power of two.
+#[inline(always)]
+fn search_some<const N: usize>(ends: &[f64], uniform: &[f64; N]) -> [u32; N] {
+    let mut base = [0usize; N];
+    let mut half = ends.len() / 2;
+    while half > 0 {
+        let middle = &ends[half - 1..]; // at a base: the last entry of the first half of what is left there
+        for (base, &u) in base.iter_mut().zip(uniform) {
+            let next = base.wrapping_add(half); // at most the length
+            *base = select_unpredictable(middle[*base] <= u, next, *base);
+        }
+        half /= 2;
+    }
+    base.map(|index| index as u32)
+}
+
 wide! {
     fn search_all(ends: &[f64], uniform: &[f64], index: &mut [u32]) {
-        for (index, &u) in index.iter_mut().zip(uniform) {
-            let mut rest = ends;
-            let mut base = 0;
-            while rest.len() > 1 {
-                let (left, right) = rest.split_at(rest.len() / 2);
-                let above = left[left.len() - 1] <= u;
-                base += if above { left.len() } else { 0 };
-                rest = if above { right } else { left };
-            }
-            *index = base as u32;
+        let ((groups, rest), (indices, last)) = (uniform.as_chunks::<8>(), index.as_chunks_mut::<8>());
+        for (index, group) in indices.iter_mut().zip(groups) {
+            *index = search_some(ends, group);
+        }
+        for (index, &u) in last.iter_mut().zip(rest) {
+            [*index] = search_some(ends, &[u]);
         }
     }
 }

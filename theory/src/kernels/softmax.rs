@@ -246,6 +246,7 @@ wide! {
     /// traces and the largest exponent of the next step. Rows of 1000 stay in the first-level cache; the multiplications
     /// of the exponential are what limits it (15 of the 20 of a block).
     pub fn mirror_row(log: &mut [f64], prob: &mut [f64], f: &[f64], eta: f64, traces: Traces<'_>) {
+        assert!(prob.len() == log.len() && f.len() == log.len(), "rows of one length");
         let mut spare = vec![0.0; log.len()];
         // The unnormalised weights of the old policy and the place for those of the new change places each step.
         let (mut old, mut weight) = (&mut prob[..], &mut spare[..]);
@@ -286,6 +287,7 @@ wide! {
     ///
     /// A logit of minus infinity is a response of probability zero; one at least must be finite, none infinite or NaN.
     pub fn normalise_row(log: &mut [f64], prob: &mut [f64]) -> f64 {
+        assert!(prob.len() == log.len(), "rows of one length");
         let range = extremes(log);
         let sum = weigh_row::<false>(log, log, 0.0, range, prob);
         let (ln_sum, scale) = (ln(sum), 1.0 / sum);

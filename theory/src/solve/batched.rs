@@ -64,17 +64,18 @@ impl Table {
 
     /// The rows a pair compares. Refuses a pair that names no context or no response; `at` says where it stands.
     fn rows_of(&self, at: [usize; 2], pair: &Pair) -> Result<[usize; 2], InputError> {
-        let sides = [
-            (pair.context as usize, self.contexts, "context"),
-            (pair.first as usize, self.responses, "first"),
-            (pair.second as usize, self.responses, "second"),
-        ];
-        match sides.iter().find(|(value, below, _)| value >= below) {
-            Some(&(value, below, argument)) => {
-                Err(InputError::OutOfRange { argument, index: at.to_vec(), value, below })
-            }
-            None => Ok([pair.first, pair.second].map(|y| pair.context as usize * self.responses + y as usize)),
+        let [x, y, z] = [pair.context, pair.first, pair.second].map(|index| index as usize);
+        let refused = |argument, value, below| InputError::OutOfRange { argument, index: at.to_vec(), value, below };
+        if x >= self.contexts {
+            return Err(refused("context", x, self.contexts));
         }
+        if y >= self.responses {
+            return Err(refused("first", y, self.responses));
+        }
+        if z >= self.responses {
+            return Err(refused("second", z, self.responses));
+        }
+        Ok([x * self.responses + y, x * self.responses + z])
     }
 
     /// The step of one data set through the singular values of its design: for any rank.

@@ -74,7 +74,6 @@ const SPAN: usize = 256;
 const WORTH_A_THREAD: usize = 1 << 16;
 
 /// What one context traced over a span of steps, a number a step.
-#[derive(Default)]
 struct Trace {
     value: Vec<f64>,
     forward: Vec<f64>,
