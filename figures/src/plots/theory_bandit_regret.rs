@@ -80,7 +80,7 @@ pub fn data() -> Data {
             panel("10 arms, one better by .2", Task::arms(10, 0.2), arms, false),
             panel("50 arms, one better by .2", Task::arms(50, 0.2), arms, false),
             panel("contextual, linear rewards", Task::contextual(0.0), contextual, false),
-            panel("contextual, rewards off the features", Task::contextual(0.15), contextual, true),
+            panel("contextual, nonlinear rewards", Task::contextual(0.15), contextual, true),
         ],
     }
 }
@@ -142,7 +142,7 @@ pub fn draw(data: &Data) -> Result<Figure> {
             Some(floor) => last.level(Role::Bound, floor, "misfit"),
             None => last,
         };
-        let paid = column("mean regret of all queries", "Paid", |p| p.paid, 3e-3);
+        let paid = column("mean regret of all queries", &format!("Paid: {}", panel.name), |p| p.paid, 3e-3);
         vec![last, paid.level(Role::Bound, panel.uniform / 2.0, "half of\nuniform")]
     });
     let rows: Vec<Vec<Plot>> = rows.collect();

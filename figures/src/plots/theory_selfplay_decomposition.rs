@@ -75,29 +75,32 @@ pub fn draw(data: &Data) -> Result<Figure> {
                 panel.rows.iter().map(|r| (r.steps as f64, value(r).low, value(r).high)).collect();
             plot.band(ink, &band).marked_line(ink, label, &points)
         };
-        // one legend a row, in its first panel: it is the same in all
-        let named = |label: &'static str| if i == 0 { label } else { "" };
-        let terms = Plot::new("iterations T", if i == 0 { "share of the gap" } else { "" })
+        // an ink means the same in all panels of a row: each is named once, where there is room
+        let named_in = |at: usize, label: &'static str| if i == at { label } else { "" };
+        let terms = Plot::new("iterations T", if i == 0 { "part of the duality gap" } else { "" })
             .title(&capitalised(&panel.name))
             .log_x()
             .x_range(22.0, 910.0)
-            .y_range(-1.3, 1.8);
-        let terms = line(terms, regret, named("regret"), |r| r.regret);
-        let terms = line(terms, misfit, named("misfit"), |r| r.approximation);
-        let terms = line(terms, noise, named("noise"), |r| r.sampling);
-        let terms = line(terms, measured, named("their sum: the gap"), |r| r.gap_average);
+            .y_range(-0.8, 1.5);
+        let terms = line(terms, regret, named_in(0, "regret"), |r| r.regret);
+        let terms = line(terms, misfit, named_in(0, "misfit"), |r| r.approximation);
+        let terms = line(terms, noise, named_in(0, "noise"), |r| r.sampling);
+        let terms = line(terms, measured, named_in(0, "their sum: the gap"), |r| r.gap_average);
         upper.push(terms);
         let gaps = Plot::new("iterations T", if i == 0 { "duality gap" } else { "" })
             .log_x()
             .log_y()
             .x_range(22.0, 910.0)
-            .y_range(0.08, 15.0);
-        let gaps = line(gaps, Role::Bound.ink().marker(Marker::Diamond), named("Theorem 2"), |r| r.bound);
+            .y_range(0.08, 8.0)
+            .legend_above();
+        let gaps = line(gaps, Role::Bound.ink().marker(Marker::Diamond), named_in(0, "Theorem 2"), |r| r.bound);
         let sharp = Role::Bound.ink().marker(Marker::Diamond).dash(Dash::Dotted).hollow();
-        let gaps = line(gaps, sharp, named("its sharp form"), |r| r.sharp);
+        let gaps = line(gaps, sharp, named_in(0, "its sharp form"), |r| r.sharp);
         let gaps =
-            line(gaps, measured.marker(Marker::Down).dash(Dash::Dashed).hollow(), named("last policy"), |r| r.gap_last);
-        let gaps = line(gaps, measured, named("average policy"), |r| r.gap_average);
+            line(gaps, measured.marker(Marker::Down).dash(Dash::Dashed).hollow(), named_in(1, "last policy"), |r| {
+                r.gap_last
+            });
+        let gaps = line(gaps, measured, named_in(1, "average policy"), |r| r.gap_average);
         lower.push(gaps);
     }
     let note = format!(
