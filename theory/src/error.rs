@@ -76,7 +76,7 @@ pub enum InputError {
         mirrored: f64,
     },
     /// An index that points outside its set.
-    #[error("{argument}{index:?}: {value} is not an index (expected one below {below})")]
+    #[error("{argument}{index:?}: {value} (expected an index below {below})")]
     OutOfRange {
         /// Name of the argument.
         argument: &'static str,
@@ -102,18 +102,6 @@ pub enum InputError {
     NoConvergence {
         /// Name of the matrix.
         argument: &'static str,
-    },
-    /// An index beyond what it points into.
-    #[error("{argument}{index:?}: {found} (expected an index below {below})")]
-    OutOfRange {
-        /// Name of the argument.
-        argument: &'static str,
-        /// Index of the entry.
-        index: Vec<usize>,
-        /// The entry.
-        found: usize,
-        /// The number of things it may point at.
-        below: usize,
     },
     /// A pair whose second draw belongs to another context than its first.
     #[error("{argument}{index:?}: is a draw of context {found}, its pair of context {expected} (expected one context)")]
@@ -205,7 +193,7 @@ pub fn distributions(argument: &'static str, rows: ArrayView2<f64>) -> Result<()
 /// Refuses an index that points at or beyond `below`, naming the first.
 pub fn indices(argument: &'static str, values: &[usize], below: usize) -> Result<(), InputError> {
     match values.iter().position(|&v| v >= below) {
-        Some(at) => Err(InputError::OutOfRange { argument, index: vec![at], found: values[at], below }),
+        Some(at) => Err(InputError::OutOfRange { argument, index: vec![at], value: values[at], below }),
         None => Ok(()),
     }
 }

@@ -53,7 +53,7 @@ fn at_equal_queries(trials: &Trials, findings: Findings) -> Result<Findings, Inp
 
     let untuned = |algorithm| {
         let all = task.all_regrets(algorithm, 1.0, &[16_000], runs)?;
-        Ok(mean(&all.iter().map(|run| run[0].last).collect::<Vec<_>>()))
+        Ok::<_, InputError>(mean(&all.iter().map(|run| run[0].last).collect::<Vec<_>>()))
     };
     let rebel = f64::max(untuned(Algorithm::RebelUniform)?, untuned(Algorithm::RebelOnPolicy)?);
     let plain = untuned(Algorithm::Rloo)?;

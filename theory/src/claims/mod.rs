@@ -38,13 +38,11 @@
 
 mod bandit_regret;
 mod binary_feedback;
-mod composition;
-mod conservativity;
-mod deterministic_transitions;
 mod bounded_predictor;
 mod composition;
 mod conservativity;
 mod coverage_cost;
+mod deterministic_transitions;
 mod dimension_free;
 mod estimating_eps;
 mod example1_rate;
@@ -57,23 +55,21 @@ mod lemma1;
 mod lemma2;
 mod md_equivalence;
 mod monotone_improvement;
-mod sequence_as_arm;
 mod objectives;
 mod ppo_not_conservative;
+mod realisable_exactness;
+mod reparametrisation;
+mod sequence_as_arm;
 mod sign_dpo;
+mod slow_rate;
 mod sppo_apa;
 mod tabular_npg;
-mod token_npg;
-mod theorem2;
-mod unbiased_noise;
-mod reparametrisation;
-mod slow_rate;
-mod tabular_npg;
 mod theorem1;
-mod worst_of_n;
-mod realisable_exactness;
-mod tabular_npg;
+mod theorem2;
+mod token_npg;
+mod unbiased_noise;
 mod variance_reduction;
+mod worst_of_n;
 
 pub use instances::{Draw, Features, Trials};
 
@@ -94,29 +90,29 @@ pub fn all() -> Vec<&'static Claim> {
         &reparametrisation::CLAIM,
         &gauss_newton_npg::CLAIM,
         &hybrid_improvement::CLAIM,
-        &sequence_as_arm::CLAIM,
-        &token_npg::CLAIM,
-        &deterministic_transitions::CLAIM,
-        &sppo_apa::CLAIM,
-        &ppo_not_conservative::CLAIM,
-        &sign_dpo::CLAIM,
-        &objectives::CLAIM,
-        &unbiased_noise::CLAIM,
-        &bandit_regret::CLAIM,
-        &theorem2::CLAIM,
-        &binary_feedback::CLAIM,
+        &finite_sample_npg::CLAIM,
+        &variance_reduction::CLAIM,
+        &realisable_exactness::CLAIM,
+        &example1_rate::CLAIM,
+        &estimating_eps::CLAIM,
         &lemma1::CLAIM,
         &lemma2::CLAIM,
         &theorem1::CLAIM,
         &coverage_cost::CLAIM,
         &slow_rate::CLAIM,
         &bounded_predictor::CLAIM,
+        &unbiased_noise::CLAIM,
+        &bandit_regret::CLAIM,
         &worst_of_n::CLAIM,
-        &finite_sample_npg::CLAIM,
-        &variance_reduction::CLAIM,
-        &realisable_exactness::CLAIM,
-        &example1_rate::CLAIM,
-        &estimating_eps::CLAIM,
+        &theorem2::CLAIM,
+        &binary_feedback::CLAIM,
+        &sppo_apa::CLAIM,
+        &ppo_not_conservative::CLAIM,
+        &sign_dpo::CLAIM,
+        &objectives::CLAIM,
+        &sequence_as_arm::CLAIM,
+        &token_npg::CLAIM,
+        &deterministic_transitions::CLAIM,
     ]
 }
 

@@ -205,7 +205,7 @@ pub fn wrong_share(
         let mut player = BatchPlayer::rebel(rebel, pairs);
         let mut play = Play::new(&problem.env, stream(seed, n));
         (0..iterations).try_for_each(|_| player.iterate(&mut play))?;
-        Ok(crate::bandit::best_responses(player.policy().prob()) != problem.env.bandit().best())
+        Ok::<_, InputError>(crate::bandit::best_responses(player.policy().prob()) != problem.env.bandit().best())
     };
     let wrong: Vec<bool> = (0..runs).into_par_iter().map(one).collect::<Result<_, _>>()?;
     Ok(wrong.iter().filter(|w| **w).count() as f64 / runs as f64)

@@ -1,13 +1,13 @@
 //! Experiments behind claims and figures: a claim runs a small form, a figure the full one.
 
+pub mod equal_queries;
 pub mod inner_steps;
 pub mod log_ratio_distance;
 pub mod method_race;
 pub mod methods;
-pub mod token_distance;
-pub mod equal_queries;
 pub mod sampled_regret;
 pub mod selfplay_decomposition;
+pub mod token_distance;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -19,13 +19,13 @@ pub fn stream(seed: u64, run: u64) -> ChaCha8Rng {
     rng
 }
 pub mod coverage_cost;
-pub mod hitting_time;
-pub mod one_pair;
-pub mod regret_rate;
 pub mod excess;
 pub mod gradient_scatter;
+pub mod hitting_time;
 pub mod linear;
+pub mod one_pair;
 pub mod pair_loss;
 pub mod pair_loss_failures;
+pub mod regret_rate;
 pub mod step_error;
 pub mod value_spread;

@@ -16,31 +16,28 @@
 //! * [`population`]: runs whose regressions see the whole population of pairs, Lemma 2;
 //! * [`projected`]: gradient ascent on the simplex;
 //! * [`log_ratio`]: the exact minimiser of a regression of the log-ratio itself;
-//! * [`rates`]: sharp constants, Lambert W, hitting times;
-//! * [`tree`]: chance between two tokens.
 //! * [`ppo`]: the maximisers of PPO's clipped surrogate over all policies;
+//! * [`tree`]: chance between two tokens;
 //! * [`rates`]: sharp constants, Lambert W, hitting times.
 
 pub mod batched;
 pub mod decomposition;
 pub mod descent;
-pub mod laplacian;
 pub mod estimation;
 pub mod excess;
 pub mod finite_sample;
 pub mod gradient_variance;
+pub mod laplacian;
 pub mod limit;
 pub mod linear;
 pub mod log_ratio;
 pub mod mirror;
 pub mod natural;
-pub mod ppo;
+pub mod pairs;
 pub mod population;
+pub mod ppo;
 pub mod projected;
 pub mod rates;
 pub mod regression;
-pub mod tree;
-pub mod pairs;
-pub mod rates;
-pub mod regression;
 pub mod trajectory;
+pub mod tree;
