@@ -183,3 +183,20 @@ fn bad_input_is_refused_by_the_name_of_its_field() {
     let error = try_compute("bandit_baselines", &with(baselines(2), "rewards", json!([[], [], []]))).unwrap_err();
     assert_eq!(error, "edge: rewards[0, 0]: 0 (expected an index below 0)");
 }
+
+#[test]
+fn committed_self_play_runs_are_taken_apart_as_expected() {
+    use rebel_theory::vectors::compare::{Tolerance, differences};
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/theory/selfplay.json");
+    let file: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let cases = file["cases"].as_array().unwrap().iter().filter(|case| case["op"] == "spo_decomposition");
+    let mut judged = 0;
+    for case in cases {
+        let number = |key: &str| case["tol"][key].as_f64().unwrap();
+        let tolerance = Tolerance { rel: number("rel"), abs: number("abs") };
+        let got = compute("spo_decomposition", &case["input"]);
+        assert_eq!(differences(&case["expected"], &got, tolerance), [""; 0], "{}", case["id"]);
+        judged += 1;
+    }
+    assert!(judged >= 2);
+}
