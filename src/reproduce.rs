@@ -31,8 +31,15 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<bool> {
     let began = Instant::now();
     say!("== claims");
-    let claims =
-        verify::Arguments { claims: vec![], seed: 0, instances: 1000, thorough: false, json: false, list: false };
+    let claims = verify::Arguments {
+        claims: vec![],
+        seed: 0,
+        instances: 1000,
+        thorough: false,
+        json: false,
+        html: None,
+        list: false,
+    };
     let verified = verify::run(&claims)?;
     let claims_took = began.elapsed();
 

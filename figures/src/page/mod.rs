@@ -62,12 +62,6 @@ impl Page {
         self
     }
 
-    /// Adds a table before the sections.
-    pub fn table(&mut self, table: Table) -> &mut Self {
-        self.body.table(table);
-        self
-    }
-
     /// Adds a section.
     pub fn section(&mut self, section: Section) -> &mut Self {
         self.body.section(section);

@@ -15,8 +15,6 @@ pub enum Mark {
     Careful,
     /// As it should not be.
     Bad,
-    /// A label.
-    Plain,
 }
 
 impl From<&str> for Text {
@@ -84,7 +82,6 @@ impl Text {
             Mark::Good => "good",
             Mark::Careful => "careful",
             Mark::Bad => "bad",
-            Mark::Plain => "plain",
         };
         self.add(&format!("<span class=\"mark {class}\">{}</span>", escape(text)))
     }
