@@ -66,23 +66,23 @@ pub enum InputError {
         /// The entry with both responses exchanged.
         mirrored: f64,
     },
-    /// An index that points outside its set.
-    #[error("{argument}{index:?}: {value} is not an index (expected one below {below})")]
-    OutOfRange {
-        /// Name of the argument.
-        argument: &'static str,
-        /// Where in the argument it stands.
-        index: Vec<usize>,
-        /// The index given.
-        value: usize,
-        /// The number of things it may point to.
-        below: usize,
-    },
     /// A matrix whose decomposition did not converge.
     #[error("{argument}: its decomposition did not converge (expected entries of moderate size)")]
     NoConvergence {
         /// Name of the matrix.
         argument: &'static str,
+    },
+    /// An index beyond what it points into.
+    #[error("{argument}{index:?}: {found} (expected an index below {below})")]
+    OutOfRange {
+        /// Name of the argument.
+        argument: &'static str,
+        /// Index of the entry.
+        index: Vec<usize>,
+        /// The entry.
+        found: usize,
+        /// The number of things it may point at.
+        below: usize,
     },
     /// A quantity outside its domain.
     #[error("{argument}: {value} (expected {expected})")]

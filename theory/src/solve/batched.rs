@@ -65,7 +65,7 @@ impl Table {
     /// The rows a pair compares. Refuses a pair that names no context or no response; `at` says where it stands.
     fn rows_of(&self, at: [usize; 2], pair: &Pair) -> Result<[usize; 2], InputError> {
         let [x, y, z] = [pair.context, pair.first, pair.second].map(|index| index as usize);
-        let refused = |argument, value, below| InputError::OutOfRange { argument, index: at.to_vec(), value, below };
+        let refused = |argument, found, below| InputError::OutOfRange { argument, index: at.to_vec(), found, below };
         if x >= self.contexts {
             return Err(refused("context", x, self.contexts));
         }
@@ -232,8 +232,8 @@ mod tests {
         let (bandit, _, features) = problem(2, 3, 2);
         let run = |pair, eta| gauss_newton_batch(&bandit, features.view(), &[vec![], vec![pair]], eta).unwrap_err();
         let pair = |context, first, second| Pair { context, first, second };
-        assert_eq!(run(pair(0, 1, 3), 1.0).to_string(), "second[1, 0]: 3 is not an index (expected one below 3)");
-        assert_eq!(run(pair(2, 1, 1), 1.0).to_string(), "context[1, 0]: 2 is not an index (expected one below 2)");
+        assert_eq!(run(pair(0, 1, 3), 1.0).to_string(), "second[1, 0]: 3 (expected an index below 3)");
+        assert_eq!(run(pair(2, 1, 1), 1.0).to_string(), "context[1, 0]: 2 (expected an index below 2)");
         assert!(run(pair(0, 1, 2), 0.0).to_string().starts_with("eta: 0 "));
         let none: &[Vec<Pair>] = &[];
         assert!(gauss_newton_batch(&bandit, Array3::zeros((2, 2, 2)).view(), none, 1.0).is_err());

@@ -6,16 +6,16 @@
 //! * [`natural`]: policy gradient, Fisher matrix, natural gradient (equation (6)) and its mixed form (Claim 1);
 //! * [`decomposition`]: regret split into mirror descent, misfit and sampling, and Lemma 1;
 //! * [`batched`]: the Gauss-Newton step from sampled pairs, for many data sets at once;
-//! * [`laplacian`]: least squares on differences of two entries, the tabular case of the same;
+//! * [`pair_graph`]: least squares on differences of two entries, the tabular case of the same;
 //! * [`log_ratio`]: the exact minimiser of a regression of the log-ratio itself;
 //! * [`rates`]: sharp constants, Lambert W, hitting times.
 
 pub mod batched;
 pub mod decomposition;
-pub mod laplacian;
 pub mod linear;
 pub mod log_ratio;
 pub mod mirror;
 pub mod natural;
+pub mod pair_graph;
 pub mod rates;
 pub mod regression;

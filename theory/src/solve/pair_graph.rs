@@ -215,7 +215,7 @@ pub fn pair_least_squares(pairs: &[[usize; 2]], targets: &[f64], n: usize) -> Re
     for (m, pair) in pairs.iter().enumerate() {
         for (side, &value) in pair.iter().enumerate() {
             if value >= below {
-                return Err(InputError::OutOfRange { argument: "pairs", index: vec![m, side], value, below });
+                return Err(InputError::OutOfRange { argument: "pairs", index: vec![m, side], found: value, below });
             }
         }
     }
@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn bad_pair_is_named() {
         let error = pair_least_squares(&[[0, 1], [1, 2]], &[1.0, 1.0], 2).unwrap_err();
-        assert_eq!(error.to_string(), "pairs[1, 1]: 2 is not an index (expected one below 2)");
+        assert_eq!(error.to_string(), "pairs[1, 1]: 2 (expected an index below 2)");
         let error = pair_least_squares(&[[0, 1]], &[f64::NAN], 2).unwrap_err();
         assert_eq!(error.to_string(), "targets[0]: NaN is not a finite number");
         assert!(pair_least_squares(&[[0, 1]], &[], 2).is_err());
