@@ -5,9 +5,9 @@
 Writes NumPy's version, then, for each line it reads, runs the workload once and writes the seconds it took;
 `scripts/bench.py` alternates it with the program beside it (theory.rs). Data are made before the clock starts.
 
-Mirror descent's temporaries are 0.8 MB each, which glibc's allocator, in a fresh process, gives back to the system and
-asks for again, page by page: about 60% of its time. With MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_ set high NumPy
-is 2.5 to 3 times as fast there; nobody sets them, so neither does this.
+Mirror descent's temporaries are 0.8 MB each. In a fresh process glibc gives them back to the system and asks for them
+again, page by page, in every step, which is more than half of the time; once something small lies above them, as after the
+first answer here, it keeps them, and NumPy is 2 to 3 times as fast. So `scripts/bench.py` reports both.
 """
 import sys
 import time

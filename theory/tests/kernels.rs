@@ -8,9 +8,9 @@ use rebel_theory::bandit::{Bandit, Policy};
 use rebel_theory::game::{Game, fast::SelfPlay};
 use rebel_theory::kernels::{exp_in_place, ln_in_place};
 use rebel_theory::solve::batched::{Pair, draw_pairs, gauss_newton_batch};
-use rebel_theory::solve::laplacian::pair_least_squares;
 use rebel_theory::solve::linear::least_squares;
 use rebel_theory::solve::mirror::{log_normaliser, mirror_descent, tilt};
+use rebel_theory::solve::pair_graph::pair_least_squares;
 
 fn one(function: fn(&mut [f64]), x: f64) -> f64 {
     let mut value = [x];

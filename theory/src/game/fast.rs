@@ -9,7 +9,7 @@ use crate::error::{self, InputError};
 use crate::game::Game;
 use crate::kernels::{Cumulative, Level, Uniform, add_scaled, combine_rows, normalise_row, padded};
 use crate::sample::ContextSampler;
-use crate::solve::laplacian::PairSolver;
+use crate::solve::pair_graph::PairSolver;
 use ndarray::Array2;
 use rand::RngCore;
 
@@ -197,8 +197,8 @@ fn wins(margin: f64, uniform: f64) -> bool {
 mod tests {
     use super::*;
     use crate::sample::Sampler;
-    use crate::solve::laplacian::pair_least_squares;
     use crate::solve::mirror::tilt;
+    use crate::solve::pair_graph::pair_least_squares;
     use ndarray::{Array1, Array3, Axis};
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;

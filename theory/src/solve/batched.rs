@@ -65,7 +65,7 @@ impl Table {
     /// The rows a pair compares. Refuses a pair that names no context or no response; `at` says where it stands.
     fn rows_of(&self, at: [usize; 2], pair: &Pair) -> Result<[usize; 2], InputError> {
         let [x, y, z] = [pair.context, pair.first, pair.second].map(|index| index as usize);
-        let refused = |argument, value, below| InputError::OutOfRange { argument, index: at.to_vec(), value, below };
+        let refused = |argument, found, below| InputError::OutOfRange { argument, index: at.to_vec(), found, below };
         if x >= self.contexts {
             return Err(refused("context", x, self.contexts));
         }

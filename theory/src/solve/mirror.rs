@@ -86,7 +86,7 @@ struct Trace {
 ///
 /// What limits it: each step takes one exponential an entry, and the multiplications of that polynomial are three quarters
 /// of all. A context's row, its reward and the weights before and after the step (four rows of `|Y|`) stay in the
-/// first-level cache up to about a thousand responses, since a context runs [`SPAN`] steps before the next one begins;
+/// first-level cache up to about a thousand responses, since a context runs 256 steps before the next one begins;
 /// wider rows come from the second level.
 pub fn mirror_descent(bandit: &Bandit, start: &Policy, eta: f64, steps: usize) -> MirrorDescent {
     let mut run = MirrorDescent {

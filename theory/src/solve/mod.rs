@@ -15,6 +15,7 @@
 //! * [`excess`], [`estimation`]: the error of a fit to sampled pairs (Example 1), and what can be measured of it;
 //! * [`population`]: runs whose regressions see the whole population of pairs, Lemma 2;
 //! * [`projected`]: gradient ascent on the simplex;
+//! * [`pair_graph`]: least squares on differences of two entries, the tabular case of the same;
 //! * [`log_ratio`]: the exact minimiser of a regression of the log-ratio itself;
 //! * [`ppo`]: the maximisers of PPO's clipped surrogate over all policies;
 //! * [`tree`]: chance between two tokens;
@@ -37,6 +38,7 @@ pub mod pairs;
 pub mod population;
 pub mod ppo;
 pub mod projected;
+pub mod pair_graph;
 pub mod rates;
 pub mod regression;
 pub mod trajectory;

@@ -215,7 +215,7 @@ pub fn pair_least_squares(pairs: &[[usize; 2]], targets: &[f64], n: usize) -> Re
     for (m, pair) in pairs.iter().enumerate() {
         for (side, &value) in pair.iter().enumerate() {
             if value >= below {
-                return Err(InputError::OutOfRange { argument: "pairs", index: vec![m, side], value, below });
+                return Err(InputError::OutOfRange { argument: "pairs", index: vec![m, side], found: value, below });
             }
         }
     }
