@@ -98,7 +98,7 @@ pub fn draw(data: &Data) -> Result<Figure> {
         .title("Far above: to 1 from above")
         .log_x()
         .x_range(2.7, 72.0)
-        .y_range(0.95, 1.8);
+        .y_range(0.95, 2.0);
     let looks = [(Marker::Circle, Dash::Solid), (Marker::Square, Dash::Dashed), (Marker::Diamond, Dash::Dotted)];
     for (width, (marker, dash)) in data.widths.iter().zip(looks) {
         let d = width.features as f64;

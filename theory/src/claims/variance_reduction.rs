@@ -9,7 +9,7 @@ use crate::solve::gradient_variance::GradientVariance;
 use crate::solve::linear::{pseudo_inverse, spectrum};
 use crate::solve::natural::second_moment;
 use crate::statistics::median;
-use ndarray::{Array1, Array2, Array3};
+use ndarray::{Array1, Array2, Array3, array};
 
 pub(super) const CLAIM: Claim = Claim {
     id: "variance-reduction",
@@ -47,9 +47,10 @@ pub(super) const CLAIM: Claim = Claim {
         let (large, centred): (Vec<f64>, Vec<f64>) = ratios.into_iter().unzip();
         let smallest = large.iter().fold(f64::INFINITY, |m: f64, &r| m.min(r));
         let largest = centred.iter().fold(0.0, |m: f64, &r| m.max(r));
-        let two = uniform(&Bandit::new(Array1::ones(1), ndarray::array![[-1.0, 1.0]])?)?;
+        let two = uniform(&Bandit::new(Array1::ones(1), array![[-1.0, 1.0]])?)?;
         let many = Bandit::new(Array1::ones(1), Array2::from_shape_fn((1, 1000), |(_, y)| y as f64 - 499.5))?;
         let many = uniform_of(&many, &Array2::eye(1000))?;
+        let rare = rare_arm(1e-4)?;
         let growth = uniform_growth(&two);
         Ok(Findings::new()
             .measured(Quantity::at_most(
@@ -59,6 +60,11 @@ pub(super) const CLAIM: Claim = Claim {
             ))
             .measured(Quantity::at_most("the criterion's polynomial against enumeration, relative", criterion, 1e-9))
             .measured(Quantity::ratio("variance with the exact V(x) over that of pairs, worst", baseline))
+            .measured(Quantity::at_least(
+                "the same where one arm of mass 1e-4 has all the reward",
+                rare.true_baseline() / rare.paired(),
+                0.999,
+            ))
             .measured(Quantity::at_most(
                 "uniform table: ends of no reduction against -V +- sigma sqrt(K/(K-1)), relative",
                 interval,
@@ -157,6 +163,13 @@ fn uniform(bandit: &Bandit) -> Result<GradientVariance, InputError> {
 fn uniform_of(bandit: &Bandit, metric: &Array2<f64>) -> Result<GradientVariance, InputError> {
     let table = Tabular::new(Array2::zeros(bandit.reward().raw_dim()))?;
     GradientVariance::new(bandit, &table.policy(), table.scores().view(), metric)
+}
+
+/// The variances of two arms, one of mass `p` and reward 1, the other of reward 0, in the Euclidean metric.
+fn rare_arm(p: f64) -> Result<GradientVariance, InputError> {
+    let bandit = Bandit::new(Array1::ones(1), array![[1.0, 0.0]])?;
+    let table = Tabular::new(array![[(p / (1.0 - p)).ln(), 0.0]])?;
+    GradientVariance::new(&bandit, &table.policy(), table.scores().view(), &Array2::eye(2))
 }
 
 /// How far REINFORCE's variance on two even arms of rewards -1 and 1 is from the offset's square times tau/2, tau = 1/2.
