@@ -76,14 +76,14 @@ pub enum InputError {
         mirrored: f64,
     },
     /// An index that points outside its set.
-    #[error("{argument}{index:?}: {value} (expected an index below {below})")]
+    #[error("{argument}{index:?}: {found} (expected an index below {below})")]
     OutOfRange {
         /// Name of the argument.
         argument: &'static str,
         /// Where in the argument it stands.
         index: Vec<usize>,
         /// The index given.
-        value: usize,
+        found: usize,
         /// The number of things it may point to.
         below: usize,
     },
@@ -193,7 +193,7 @@ pub fn distributions(argument: &'static str, rows: ArrayView2<f64>) -> Result<()
 /// Refuses an index that points at or beyond `below`, naming the first.
 pub fn indices(argument: &'static str, values: &[usize], below: usize) -> Result<(), InputError> {
     match values.iter().position(|&v| v >= below) {
-        Some(at) => Err(InputError::OutOfRange { argument, index: vec![at], value: values[at], below }),
+        Some(at) => Err(InputError::OutOfRange { argument, index: vec![at], found: values[at], below }),
         None => Ok(()),
     }
 }

@@ -9,7 +9,6 @@
 //! * [`decomposition`]: regret split into mirror descent, misfit and sampling, and Lemma 1;
 //! * [`descent`]: gradient descent on any objective, over a drawn batch or an enumerated population;
 //! * [`batched`]: the Gauss-Newton step from sampled pairs, for many data sets at once;
-//! * [`laplacian`]: least squares on differences of two entries, the tabular case of the same;
 //! * [`finite_sample`], [`gradient_variance`], [`limit`]: the step and the gradient of a sampled batch (Claim 2), and how
 //!   they scatter;
 //! * [`excess`], [`estimation`]: the error of a fit to sampled pairs (Example 1), and what can be measured of it;
@@ -28,17 +27,16 @@ pub mod estimation;
 pub mod excess;
 pub mod finite_sample;
 pub mod gradient_variance;
-pub mod laplacian;
 pub mod limit;
 pub mod linear;
 pub mod log_ratio;
 pub mod mirror;
 pub mod natural;
+pub mod pair_graph;
 pub mod pairs;
 pub mod population;
 pub mod ppo;
 pub mod projected;
-pub mod pair_graph;
 pub mod rates;
 pub mod regression;
 pub mod trajectory;

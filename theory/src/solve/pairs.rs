@@ -38,7 +38,7 @@ impl PairBatch {
         for (n, pair) in pairs.iter().enumerate() {
             let columns = [("x", pair.context, contexts), ("y", pair.first, responses), ("y2", pair.second, responses)];
             if let Some(&(argument, found, below)) = columns.iter().find(|(_, found, below)| found >= below) {
-                return Err(InputError::OutOfRange { argument, index: vec![n], value: found, below });
+                return Err(InputError::OutOfRange { argument, index: vec![n], found, below });
             }
             if !pair.label.is_finite() {
                 return Err(InputError::NotFinite { argument: "label", index: vec![n], value: pair.label });

@@ -209,7 +209,7 @@ impl Recorded {
     fn next(&mut self, arm: usize) -> Result<f64, InputError> {
         let n = self.taken[arm];
         let (index, below) = (vec![arm, n], self.rewards.ncols());
-        let missing = InputError::OutOfRange { argument: "rewards", index, value: n, below };
+        let missing = InputError::OutOfRange { argument: "rewards", index, found: n, below };
         self.taken[arm] += 1;
         self.rewards.get([arm, n]).copied().ok_or(missing)
     }
