@@ -66,6 +66,48 @@ pub enum InputError {
         /// The entry with both responses exchanged.
         mirrored: f64,
     },
+    /// A table of preferences in which the two probabilities of a pair do not complement each other.
+    #[error("{argument}{index:?}: {value} and its mirror image {mirrored} do not add up to 1")]
+    NotComplementary {
+        /// Name of the argument.
+        argument: &'static str,
+        /// Index of the entry.
+        index: Vec<usize>,
+        /// The entry.
+        value: f64,
+        /// The entry with both responses exchanged.
+        mirrored: f64,
+    },
+    /// An index beyond the end of what it points into.
+    #[error("{argument}{index:?}: {value} (expected an index below {end})")]
+    OutOfRange {
+        /// Name of the argument.
+        argument: &'static str,
+        /// Where in the argument the index stands.
+        index: Vec<usize>,
+        /// The index.
+        value: usize,
+        /// The first index that is too large.
+        end: usize,
+    },
+    /// A likelihood without a finite maximum.
+    #[error(
+        "{argument}: no finite fit: responses {responses:?} win every comparison with the others (expected a ridge)"
+    )]
+    Separated {
+        /// Name of the argument.
+        argument: &'static str,
+        /// The responses whose rewards would be infinitely larger.
+        responses: Vec<usize>,
+    },
+    /// A problem whose solution was not found to the accuracy that is needed.
+    #[error("{argument}: not solved, an error of {error} is left")]
+    Unsolved {
+        /// Name of the argument.
+        argument: &'static str,
+        /// What is left, in the argument's units.
+        error: f64,
+    },
     /// A matrix whose decomposition did not converge.
     #[error("{argument}: its decomposition did not converge (expected entries of moderate size)")]
     NoConvergence {
@@ -90,6 +132,14 @@ pub fn positive(argument: &'static str, value: f64) -> Result<f64, InputError> {
         return Ok(value);
     }
     Err(InputError::Domain { argument, value, expected: "a finite number above 0" })
+}
+
+/// Refuses an index that is not below `end`; `index` is where in the argument it stands.
+pub fn below(argument: &'static str, index: &[usize], value: usize, end: usize) -> Result<(), InputError> {
+    if value < end {
+        return Ok(());
+    }
+    Err(InputError::OutOfRange { argument, index: index.to_vec(), value, end })
 }
 
 /// Refuses NaN and infinities, naming the first.
