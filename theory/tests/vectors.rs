@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 const TOPICS: &[&str] = &[
     "md",
     "claim1",
+    "preferences",
 ];
 
 fn read(path: &Path) -> Value {

@@ -3,7 +3,8 @@
 use super::Failure;
 use crate::bandit::{Bandit, Policy};
 use crate::error::{self, InputError};
-use ndarray::{Array1, Array2, Array3};
+use crate::game::Game;
+use ndarray::{Array1, Array2, Array3, Axis};
 use serde_json::{Map, Value};
 
 /// Largest number of steps a case may ask for.
@@ -12,15 +13,21 @@ const MAX_STEPS: u64 = 10_000_000;
 /// The input object of one case.
 pub(crate) struct Fields<'a> {
     object: &'a Map<String, Value>,
+    path: String, // of the object in the case, with a point at its end; empty for the case's input itself
 }
 
 impl<'a> Fields<'a> {
     pub(crate) fn new(object: &'a Map<String, Value>) -> Self {
-        Self { object }
+        Self { object, path: String::new() }
+    }
+
+    /// A field's name as errors show it.
+    fn path(&self, key: &str) -> String {
+        format!("{}{key}", self.path)
     }
 
     fn get(&self, key: &str, expected: &str) -> Result<&'a Value, Failure> {
-        self.object.get(key).ok_or_else(|| refuse(key, format!("is missing (expected {expected})")))
+        self.object.get(key).ok_or_else(|| refuse(&self.path(key), format!("is missing (expected {expected})")))
     }
 
     pub(crate) fn number(&self, key: &str) -> Result<f64, Failure> {
@@ -69,6 +76,40 @@ impl<'a> Fields<'a> {
     pub(crate) fn tables(&self, key: &str) -> Result<Array3<f64>, Failure> {
         let (shape, flat) = self.nested(key, "a list of tables", 3)?;
         Ok(Array3::from_shape_vec((shape[0], shape[1], shape[2]), flat).expect("shape was counted"))
+    }
+
+    /// A list of indices below `end`.
+    pub(crate) fn indices(&self, key: &str, end: usize) -> Result<Vec<usize>, Failure> {
+        let path = self.path(key);
+        let values = as_list(&path, self.get(key, "a list of indices")?)?;
+        let index = |(i, v): (usize, &Value)| {
+            let problem = || refuse(&format!("{path}[{i}]"), format!("{} (expected an index below {end})", brief(v)));
+            v.as_u64().filter(|&n| n < end as u64).map(|n| n as usize).ok_or_else(problem)
+        };
+        values.iter().enumerate().map(index).collect()
+    }
+
+    /// A list of objects, each with fields of its own.
+    pub(crate) fn objects(&self, key: &str) -> Result<Vec<Fields<'a>>, Failure> {
+        let path = self.path(key);
+        let values = as_list(&path, self.get(key, "a list of objects")?)?;
+        let fields = |(i, v): (usize, &'a Value)| {
+            let path = format!("{path}[{i}]");
+            let object = v.as_object().ok_or_else(|| refuse(&path, format!("{} (expected an object)", brief(v))))?;
+            Ok(Fields { object, path: format!("{path}.") })
+        };
+        values.iter().enumerate().map(fields).collect()
+    }
+
+    /// The game of the fields `rho` `[x]` and `L` `[x, y, y']`; of one context, `L` may be a table `[y, y']` and `rho` may be
+    /// missing.
+    pub(crate) fn game(&self) -> Result<Game, Failure> {
+        let rows = as_list("L", self.get("L", "a list of tables")?)?;
+        let flat = rows.iter().flat_map(Value::as_array).flatten().next().is_some_and(Value::is_number);
+        let margin = if flat { self.matrix("L")?.insert_axis(Axis(0)) } else { self.tables("L")? };
+        let one_context = margin.dim().0 == 1 && !self.object.contains_key("rho");
+        let weights = if one_context { Array1::ones(1) } else { self.vector("rho")? };
+        Ok(Game::new(weights, margin)?)
     }
 
     fn nested(&self, key: &str, expected: &'static str, depth: usize) -> Result<(Vec<usize>, Vec<f64>), Failure> {

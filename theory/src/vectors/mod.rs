@@ -7,6 +7,8 @@ mod claim1;
 pub mod compare;
 mod input;
 mod md;
+mod preferences;
+mod regularised;
 
 use crate::error::InputError;
 use input::Fields;
@@ -83,6 +85,13 @@ fn operation(name: &str) -> Option<Operation> {
         "claim1_mlp" => claim1::claim1_mlp,
         "claim1_offpolicy" => claim1::claim1_offpolicy,
         "claim1_joint" => claim1::claim1_joint,
+        "minimax_winner" => preferences::minimax_winner_of,
+        "spo_run" => preferences::spo_run,
+        "bt_fit" => preferences::bt_fit,
+        "spo_replay" => preferences::spo_replay,
+        "preference_steps" => preferences::preference_steps,
+        "ipo_fixed_ref" => preferences::ipo_fixed_ref,
+        "regularised_selfplay" => regularised::regularised_selfplay,
         _ => return None,
     })
 }
