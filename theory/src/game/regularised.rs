@@ -93,7 +93,8 @@ impl<'a> Regularised<'a> {
 fn tilt_at_rest(margin: ArrayView2<f64>, reference: ArrayView1<f64>, tau: f64) -> Result<Array1<f64>, InputError> {
     let largest = margin.fold(0.0, |m: f64, l| m.max(l.abs()));
     let mut h = Array1::zeros(reference.len());
-    let mut weight = (1.0 / tau).min(1.0 / largest); // 1/tau, or where to begin
+    let last = 1.0 / tau;
+    let mut weight = last.min(1.0 / largest);
     loop {
         let residual = newton(&margin, &reference, weight, &mut h);
         let scale = (weight * largest).max(1.0);
@@ -101,10 +102,10 @@ fn tilt_at_rest(margin: ArrayView2<f64>, reference: ArrayView1<f64>, tau: f64) -
         if !settled {
             return Err(InputError::Unsolved { argument: "L", error: residual });
         }
-        if weight * tau >= 1.0 {
+        if weight == last {
             return Ok(h);
         }
-        weight = (2.0 * weight).min(1.0 / tau);
+        weight = (2.0 * weight).min(last);
     }
 }
 
