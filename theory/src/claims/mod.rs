@@ -44,6 +44,11 @@ mod hybrid_improvement;
 mod instances;
 mod md_equivalence;
 mod monotone_improvement;
+mod online_ipo;
+mod preference_games;
+mod regularised_last_iterate;
+mod reward_model_limits;
+mod selfplay_average;
 mod tabular_npg;
 
 pub use instances::{Draw, Features, Trials};
@@ -63,6 +68,10 @@ pub fn all() -> Vec<&'static Claim> {
         &fast_rate::CLAIM,
         &gauss_newton_npg::CLAIM,
         &hybrid_improvement::CLAIM,
+        &selfplay_average::CLAIM,
+        &online_ipo::CLAIM,
+        &reward_model_limits::CLAIM,
+        &regularised_last_iterate::CLAIM,
     ]
 }
 

@@ -1,1 +1,3 @@
 //! Experiments behind claims and figures: a claim runs a small form, a figure the full one.
+
+pub mod preference_queries;
