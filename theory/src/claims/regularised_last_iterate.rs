@@ -19,8 +19,7 @@ pub(super) const CLAIM: Claim = Claim {
     statement: "REBEL on r_t - tau ln(pi_t/ref) with eta <= tau/(l^2+tau^2), l = max|L|, contracts KL(pi_tau || pi_t) by 1 - eta tau a \
                 step, to the only pi_tau = ref e^{L pi_tau/tau}/Z, with DG(pi_tau) <= 2 tau [ln 1/min ref - KL(pi_tau || ref)]. Put in the \
                 place of ref, pi_tau is nearer to the winner by KL(pi_tau || ref).",
-    formula: r"\mathrm{KL}(\pi_\tau\|\pi_{t+1})\le(1-\eta\tau)\,\mathrm{KL}(\pi_\tau\|\pi_t),\qquad \
-               l(p,\pi_\tau)=\tau\,[\mathrm{KL}(p\|\mathrm{ref})-\mathrm{KL}(p\|\pi_\tau)-\mathrm{KL}(\pi_\tau\|\mathrm{ref})]",
+    formula: r"\mathrm{KL}(\pi_\tau\|\pi_{t+1})\le(1-\eta\tau)\,\mathrm{KL}(\pi_\tau\|\pi_t),\qquad l(p,\pi_\tau)=\tau\,[\mathrm{KL}(p\|\mathrm{ref})-\mathrm{KL}(p\|\pi_\tau)-\mathrm{KL}(\pi_\tau\|\mathrm{ref})]",
     preconditions: &[
         "eta <= tau/(l^2 + tau^2): beyond, steps may move away",
         "a reference of full support; a fixed one leaves a gap linear in tau",

@@ -18,8 +18,7 @@ pub(super) const CLAIM: Claim = Claim {
     statement: "DG of the average of pi_0..pi_{T-1} is at most 2[max ln 1/pi_0 /(eta T) + eta l^2/2], l = max|L| <= 1; with the best eta \
                 2 sqrt(2 ln|Y|/T). Each exact step takes KL(mw || pi_t) up by ln E_{pi_t} e^{eta r_t} > 0 where the winner plays \
                 every response: the last iterate spirals out.",
-    formula: r"\mathrm{DG}\Big(\tfrac1T\sum_{t<T}\pi_t\Big)\le2\Big[\frac{\ln|Y|}{\eta T}+\frac\eta2\Big],\qquad \
-               \mathrm{KL}(\pi^*\|\pi_{t+1})-\mathrm{KL}(\pi^*\|\pi_t)=\ln E_{\pi_t}e^{\eta r_t}",
+    formula: r"\mathrm{DG}\Big(\tfrac1T\sum_{t<T}\pi_t\Big)\le2\Big[\frac{\ln|Y|}{\eta T}+\frac\eta2\Big],\qquad \mathrm{KL}(\pi^*\|\pi_{t+1})-\mathrm{KL}(\pi^*\|\pi_t)=\ln E_{\pi_t}e^{\eta r_t}",
     preconditions: &[
         "the policy that is returned is the average, per context",
         "the outward spiral: a winner that plays every response, and a start that is not the winner",

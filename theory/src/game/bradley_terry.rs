@@ -70,16 +70,16 @@ impl Comparisons {
         for _ in 0..ROUNDS {
             let direction = self.direction(&u, lambda);
             let (low, high) = direction.fold((0.0f64, 0.0f64), |(low, high), &d| (low.min(d), high.max(d)));
-            spread = high - low;
+            let before = std::mem::replace(&mut spread, high - low);
             let share = if spread > 0.0 { spread.ln_1p() / spread } else { 1.0 };
             u.scaled_add(share, &direction);
-            let scale = u.fold(1.0, |m: f64, v| m.max(v.abs()));
-            if spread <= 1e-14 * scale {
+            // Near the maximum each round squares what is left, until only rounding is.
+            if spread < 1e-9 && spread >= 0.1 * before || spread == 0.0 {
                 break;
             }
         }
-        let settled = spread <= 1e-9 * u.fold(1.0, |m: f64, v| m.max(v.abs()));
-        if settled { Ok(u) } else { Err(InputError::Unsolved { argument: "wins", error: spread }) }
+        let settled = spread <= 1e-9; // false for NaN
+        if settled { Ok(u) } else { Err(InputError::Unsolved { argument: "W", error: spread }) }
     }
 
     /// The Newton direction `[y]`. The Hessian is the Laplacian of the graph of comparisons; the penalty is an edge of weight

@@ -10,6 +10,9 @@ use ndarray::{Array1, Array2, ArrayView2};
 /// Margins within this of zero, relative to the game's largest, count as zero; so do probabilities.
 const TOLERANCE: f64 = 1e-9;
 
+/// A loss that is rounding, relative to the game's largest margin: no refinement is asked for.
+const EXACT: f64 = 1e-14;
+
 /// What a winner may lose at most to its best response, relative to the game's largest margin.
 const LARGEST_LOSS: f64 = 1e-7;
 
@@ -49,26 +52,57 @@ pub fn minimax_winner(game: &Game) -> Result<Winner, InputError> {
 }
 
 /// An optimal mixed strategy `[y]` of a game with margins of at most one `[y, y]`.
+///
+/// The solver stops within tolerances of about 1e-8, so its answer is refined: what is still lost, magnified to one, is the
+/// same kind of problem for a correction of the answer, and is solved as well as the first one was.
 fn solve(margin: &Array2<f64>) -> Result<Array1<f64>, InputError> {
+    const ROUNDS: usize = 4;
+    let mut best = (f64::INFINITY, Array1::zeros(margin.nrows()));
+    let (mut from, mut scale) = (best.1.clone(), 1.0);
+    for _ in 0..ROUNDS {
+        let step = match correction(margin, &from, scale) {
+            Ok(step) => step,
+            Err(_) if best.0 <= LARGEST_LOSS => break,
+            Err(error) => return Err(error),
+        };
+        let moved = &from + &(step * scale);
+        // What rounding leaves below zero or just above it is no play.
+        let play = moved.mapv(|p| if p > 1e-12 { p } else { 0.0 });
+        let play = &play / play.sum();
+        let loss = margin.dot(&play).fold(0.0, |m: f64, &l| m.max(l));
+        if loss >= best.0 {
+            break;
+        }
+        best = (loss, play.clone());
+        if loss <= EXACT {
+            break;
+        }
+        (from, scale) = (play, loss);
+    }
+    Ok(best.1)
+}
+
+/// The correction `d` `[y]` after which `from + scale d` loses least: minimise `v` subject to
+/// $$ L\,\mathrm{from}/\mathrm{scale}+L\,d\le v,\qquad d\ge-\mathrm{from}/\mathrm{scale},\qquad \sum_yd_y=(1-\sum_y\mathrm{from}_y)/\mathrm{scale} $$
+fn correction(margin: &Array2<f64>, from: &Array1<f64>, scale: f64) -> Result<Array1<f64>, InputError> {
     let unsolved = InputError::Unsolved { argument: "L", error: f64::INFINITY };
     let mut problem = Problem::new(OptimizationDirection::Minimize);
-    let play: Vec<_> = (0..margin.nrows()).map(|_| problem.add_var(0.0, (0.0, 1.0))).collect();
-    let value = problem.add_var(1.0, (0.0, 1.0));
-    for row in margin.rows() {
-        let mut gain: Vec<_> = play.iter().copied().zip(row.iter().copied()).filter(|term| term.1 != 0.0).collect();
+    let steps: Vec<_> = from.iter().map(|p| problem.add_var(0.0, (-p / scale, f64::INFINITY))).collect();
+    let value = problem.add_var(1.0, (0.0, f64::INFINITY));
+    let lost = margin.dot(from) / scale;
+    for (row, lost) in margin.rows().into_iter().zip(&lost) {
+        let mut gain: Vec<_> = steps.iter().copied().zip(row.iter().copied()).filter(|term| term.1 != 0.0).collect();
         gain.push((value, -1.0));
-        problem.add_constraint(gain, ComparisonOp::Le, 0.0);
+        problem.add_constraint(gain, ComparisonOp::Le, -lost);
     }
-    let total: Vec<_> = play.iter().map(|&p| (p, 1.0)).collect();
-    problem.add_constraint(total, ComparisonOp::Eq, 1.0);
+    let total: Vec<_> = steps.iter().map(|&step| (step, 1.0)).collect();
+    problem.add_constraint(total, ComparisonOp::Eq, (1.0 - from.sum()) / scale);
     let outcome = problem.solve().map_err(|_| unsolved.clone())?;
     if !outcome.is_optimal() {
         return Err(unsolved);
     }
     let solution = outcome.into_solution().map_err(|_| unsolved)?;
-    // What rounding leaves below zero or just above it is no play.
-    let p: Array1<f64> = play.iter().map(|&p| solution.var_value(p)).map(|p| if p > 1e-12 { p } else { 0.0 }).collect();
-    Ok(&p / p.sum())
+    Ok(steps.iter().map(|&step| solution.var_value(step)).collect())
 }
 
 /// Whether a winner is the only one.
@@ -93,6 +127,8 @@ mod tests {
     use crate::game::named::rock_paper_scissors;
     use approx::assert_abs_diff_eq;
     use ndarray::array;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
 
     fn winner(margin: Array2<f64>) -> (Array2<f64>, bool) {
         let game = Game::single(margin).unwrap();
@@ -138,6 +174,17 @@ mod tests {
         let (p, unique) = winner(l);
         assert_abs_diff_eq!(p, Array2::from_elem((1, 5), 0.2), epsilon = 1e-14);
         assert!(unique);
+    }
+
+    #[test]
+    fn answer_within_the_solvers_tolerance_is_refined() {
+        // of six thousand random games the one at which the solver stopped 1.2e-8 above the value
+        let mut rng = ChaCha8Rng::seed_from_u64(2_560_528_273_385_757_111);
+        let half = Array2::from_shape_simple_fn((25, 25), || rng.random_range(-0.5..0.5));
+        let margin = &half - &half.t();
+        let first = correction(&margin, &Array1::zeros(25), 1.0).unwrap();
+        assert!(margin.dot(&first).iter().any(|&l| l > 1e-9));
+        winner(margin);
     }
 
     #[test]
