@@ -102,6 +102,8 @@ const COMPUTED: &[Computed] = &[
     // estimation
     // regret
     // games
+    computed!(theory_selfplay_orbit, long: false),
+    computed!(theory_preference_queries, long: true),
     // baselines
     // tokens
     // bandits

@@ -12,6 +12,8 @@ use crate::style::{Ink, Role};
 pub mod fig5_reward_kl;
 pub mod fig6_regression_loss;
 pub mod theory_conservativity;
+pub mod theory_preference_queries;
+pub mod theory_selfplay_orbit;
 pub mod theory_worst_gap;
 pub mod training_curves;
 
