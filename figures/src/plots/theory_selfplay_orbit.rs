@@ -163,7 +163,7 @@ pub fn draw(data: &Data) -> Result<Figure> {
         .title("Along this orbit")
         .log_x()
         .log_y()
-        .y_range(0.003, 30.0)
+        .y_range(0.003, 100.0)
         .line(Role::Bound, "bound", &over(&data.bound))
         .line(Role::Control.ink().dash(Dash::Solid), "last iterate", &over(&data.last_gap))
         .line(rebel, "average", &over(&data.average_gap));
@@ -177,7 +177,7 @@ pub fn draw(data: &Data) -> Result<Figure> {
         .title("Best step size for each T")
         .log_x()
         .log_y()
-        .y_range(0.003, 30.0)
+        .y_range(0.003, 100.0)
         .line(Role::Bound, "bound, 2√(2 ln 3 / T)", &runs(|h| h.bound))
         .band(measured, &band)
         .marked_line(measured, &format!("{} coin flips a response", data.flips), &runs(|h| h.coins.value))
