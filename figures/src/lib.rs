@@ -113,6 +113,8 @@ const COMPUTED: &[Computed] = &[
     computed!(theory_hitting_time, long: false),
     computed!(theory_worst_of_n, long: false),
     // games
+    computed!(theory_selfplay_orbit, long: false),
+    computed!(theory_preference_queries, long: true),
     // baselines
     computed!(theory_inner_steps, long: true),
     computed!(theory_tilt_distance, long: false),

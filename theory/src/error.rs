@@ -75,6 +75,36 @@ pub enum InputError {
         /// The entry with both responses exchanged.
         mirrored: f64,
     },
+    /// A table of preferences in which the two probabilities of a pair do not complement each other.
+    #[error("{argument}{index:?}: {value} and its mirror image {mirrored} do not add up to 1")]
+    NotComplementary {
+        /// Name of the argument.
+        argument: &'static str,
+        /// Index of the entry.
+        index: Vec<usize>,
+        /// The entry.
+        value: f64,
+        /// The entry with both responses exchanged.
+        mirrored: f64,
+    },
+    /// A likelihood without a finite maximum.
+    #[error(
+        "{argument}: no finite fit: responses {responses:?} win every comparison with the others (expected a ridge)"
+    )]
+    Separated {
+        /// Name of the argument.
+        argument: &'static str,
+        /// The responses whose rewards would be infinitely larger.
+        responses: Vec<usize>,
+    },
+    /// A problem whose solution was not found to the accuracy that is needed.
+    #[error("{argument}: not solved, an error of {error} is left")]
+    Unsolved {
+        /// Name of the argument.
+        argument: &'static str,
+        /// What is left, in the argument's units.
+        error: f64,
+    },
     /// An index that points outside its set.
     #[error("{argument}{index:?}: {found} (expected an index below {below})")]
     OutOfRange {

@@ -132,7 +132,7 @@ fn bad_input_is_one_line_naming_field_and_index() {
     assert_eq!(refused("ols_excess", &regression(), "noise", json!([])), "edge: noise: shape [0] (expected [1])");
     assert_eq!(
         refused("pair_loss_estimation", &losses(), "train.i", json!([5])),
-        "edge: train: i[0]: 5 (expected an index below 2)"
+        "edge: train.i[0]: 5 (expected an index below 2)"
     );
     assert_eq!(
         refused("pair_loss_estimation", &losses(), "heldout", json!(3)),
@@ -140,6 +140,6 @@ fn bad_input_is_one_line_naming_field_and_index() {
     );
     assert_eq!(
         refused("pair_loss_estimation", &losses(), "heldout.noise2", json!([1.0])),
-        "edge: heldout: noise2: shape [1] (expected [2])"
+        "edge: heldout.noise2: shape [1] (expected [2])"
     );
 }

@@ -162,10 +162,10 @@ fn bad_input_is_refused_by_the_name_of_its_field() {
         input["iterations"][0][key] = value;
         try_compute("bandit_replay", &input).unwrap_err()
     };
-    assert_eq!(record("y", json!([0, 2])), "edge: iterations[0]: y[1]: 2 (expected an index below 2)");
-    assert_eq!(record("y2", json!([0])), "edge: iterations[0]: y2: shape [1] (expected [2])");
-    assert_eq!(record("r2", json!([0.0])), "edge: iterations[0]: r2: shape [1] (expected [2])");
-    assert_eq!(record("x", json!([0, -1])), "edge: iterations[0]: x[1]: -1 (expected an index)");
+    assert_eq!(record("y", json!([0, 2])), "edge: iterations[0].y[1]: 2 (expected an index below 2)");
+    assert_eq!(record("y2", json!([0])), "edge: iterations[0].y2: shape [1] (expected [2])");
+    assert_eq!(record("r2", json!([0.0])), "edge: iterations[0].r2: shape [1] (expected [2])");
+    assert_eq!(record("x", json!([0, -1])), "edge: iterations[0].x[1]: -1 (expected an index)");
     let refused = |key: &str, value: Value| try_compute("bandit_replay", &with(bandit(), key, value)).unwrap_err();
     assert_eq!(refused("mu", json!([[0.5, 0.6]])), "edge: mu[0]: sums to 1.1 (expected 1)");
     assert_eq!(refused("mu", json!("pi")), "edge: mu: pi (expected a list)".replace("pi (", "\"pi\" ("));
@@ -175,7 +175,7 @@ fn bad_input_is_refused_by_the_name_of_its_field() {
     let mut input = game();
     input["iterations"][0]["y3"] = json!([5]);
     let error = try_compute("spo_decomposition", &input).unwrap_err();
-    assert_eq!(error, "edge: iterations[0]: y3[0]: 5 (expected an index below 3)");
+    assert_eq!(error, "edge: iterations[0].y3[0]: 5 (expected an index below 3)");
     let error = try_compute("spo_decomposition", &with(game(), "L", json!([[[0.0, 1.0], [1.0, 0.0]]]))).unwrap_err();
     assert!(error.starts_with("edge: L[0, 0, 1]: "), "{error}");
     let error = try_compute("bandit_baselines", &with(baselines(2), "u", json!([0.5, 1.5]))).unwrap_err();

@@ -10,13 +10,15 @@ use std::path::{Path, PathBuf};
 const TOPICS: &[&str] = &[
     "md",
     "claim1",
-    "autoreg",
-    "baselines",
-    "bandit",
     "claim2",
     "example1",
-    "estimation",
     "theorem1",
+    "preferences",
+    "baselines",
+    "autoreg",
+    "estimation",
+    "selfplay",
+    "bandit",
 ];
 
 fn read(path: &Path) -> Value {

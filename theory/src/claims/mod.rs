@@ -56,9 +56,14 @@ mod lemma2;
 mod md_equivalence;
 mod monotone_improvement;
 mod objectives;
+mod online_ipo;
 mod ppo_not_conservative;
+mod preference_games;
 mod realisable_exactness;
+mod regularised_last_iterate;
 mod reparametrisation;
+mod reward_model_limits;
+mod selfplay_average;
 mod sequence_as_arm;
 mod sign_dpo;
 mod slow_rate;
@@ -104,9 +109,13 @@ pub fn all() -> Vec<&'static Claim> {
         &unbiased_noise::CLAIM,
         &bandit_regret::CLAIM,
         &worst_of_n::CLAIM,
+        &selfplay_average::CLAIM,
         &theorem2::CLAIM,
         &binary_feedback::CLAIM,
+        &online_ipo::CLAIM,
         &sppo_apa::CLAIM,
+        &reward_model_limits::CLAIM,
+        &regularised_last_iterate::CLAIM,
         &ppo_not_conservative::CLAIM,
         &sign_dpo::CLAIM,
         &objectives::CLAIM,

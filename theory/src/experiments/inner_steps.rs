@@ -134,7 +134,7 @@ mod tests {
         let run = |method| inner_steps(method, &bandit, &start, &settings, &[100, 200]).unwrap().divergence;
         let tilted = tilt(&start.policy(), bandit.reward(), 1.0).kl(&start.policy())[0];
         let [rebel, signs] = [run(Method::Rebel), run(Method::IterativeDpo)];
-        assert!((rebel[0] / tilted - 1.0).abs() < 1e-6 && (rebel[1] / tilted - 1.0).abs() < 1e-10);
+        assert!((rebel[0] / tilted - 1.0).abs() < 1e-6 && (rebel[1] / tilted - 1.0).abs() < 1e-9, "{rebel:?} {tilted}");
         let bound = fitted_bound(&bandit, &start, 1.0).unwrap();
         assert!((bound / tilt_bound(0.01).sharp - 1.0).abs() < 1e-9 && rebel[1] < bound);
         assert!(signs[0] > 1000.0 * tilted && signs[1] > 2.0 * signs[0]);

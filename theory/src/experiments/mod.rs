@@ -26,6 +26,7 @@ pub mod linear;
 pub mod one_pair;
 pub mod pair_loss;
 pub mod pair_loss_failures;
+pub mod preference_queries;
 pub mod regret_rate;
 pub mod step_error;
 pub mod value_spread;

@@ -2,6 +2,20 @@
 //!
 //! A [`Game`] holds equation (12), $$ l(x,y,y')=2P(y\succ y'|x)-1 $$, skew-symmetric; its value is 0 and its solution the
 //! minimax winner.
+//!
+//! * [`minimax`]: the winner, and whether it is the only one;
+//! * [`selfplay`]: REBEL against itself, exact and sampled, and the average it returns;
+//! * [`regularised`]: self-play held to a reference;
+//! * [`ipo`]: regressing on the preference itself;
+//! * [`bradley_terry`]: the reward model, what it can fit and what not;
+//! * [`named`]: games to try them on.
+
+pub mod bradley_terry;
+pub mod ipo;
+pub mod minimax;
+pub mod named;
+pub mod regularised;
+pub mod selfplay;
 
 pub mod fast;
 
@@ -60,6 +74,11 @@ impl Game {
         &self.margin
     }
 
+    /// The largest margin of any pair: $$ \max|l| $$
+    pub fn largest_margin(&self) -> f64 {
+        self.margin.fold(0.0, |m: f64, l| m.max(l.abs()))
+    }
+
     /// The probability that `y` is preferred to `z` in context `x`: $$ P=(1+l)/2 $$
     pub fn probability(&self, x: usize, y: usize, z: usize) -> f64 {
         0.5 + 0.5 * self.margin[[x, y, z]]
@@ -78,6 +97,11 @@ impl Game {
     /// The margin of one policy over another: $$ l(p,q)=E_xE_{y\sim p,y'\sim q}\,l(x,y,y') $$
     pub fn margin_of(&self, p: &Policy, q: &Policy) -> f64 {
         average(&self.weights, &p.expectation(&self.reward(q)))
+    }
+
+    /// The average over contexts of a divergence: $$ E_x\,\mathrm{KL}(p(\cdot|x)\,\|\,q(\cdot|x)) $$ in nats.
+    pub fn kl(&self, p: &Policy, q: &Policy) -> f64 {
+        average(&self.weights, &p.kl(q))
     }
 
     /// The best response to `opponent` in each context `[x]`; among equals the first.

@@ -15,6 +15,8 @@
 //! * [`population`]: runs whose regressions see the whole population of pairs, Lemma 2;
 //! * [`projected`]: gradient ascent on the simplex;
 //! * [`pair_graph`]: least squares on differences of two entries, the tabular case of the same;
+//! * [`laplacian`]: least squares over differences of responses, for tables;
+//! * [`laplacian`]: the same with a weight on every edge;
 //! * [`log_ratio`]: the exact minimiser of a regression of the log-ratio itself;
 //! * [`ppo`]: the maximisers of PPO's clipped surrogate over all policies;
 //! * [`tree`]: chance between two tokens;
@@ -27,6 +29,7 @@ pub mod estimation;
 pub mod excess;
 pub mod finite_sample;
 pub mod gradient_variance;
+pub mod laplacian;
 pub mod limit;
 pub mod linear;
 pub mod log_ratio;

@@ -9,6 +9,7 @@ use crate::error::{self, InputError};
 use crate::policy::{centred, one_hot};
 use crate::solve::linear::{MinNorm, pseudo_solve, spectrum};
 use crate::solve::natural::natural_step;
+use crate::solve::pair_graph::pair_least_squares;
 use nalgebra::{Cholesky, DMatrix, DVector};
 use ndarray::{Array1, Array2, Array3, ArrayView1, s};
 
@@ -161,42 +162,20 @@ impl PredictorClass {
         }
     }
 
-    /// As [`fit`](Self::fit), for a table. The normal matrix is the Laplacian `L` of the pairs' graph; within a connected
-    /// component `C`, $$ (L+\tfrac1{|C|}\mathbf 1\mathbf 1^\top)\,w=b $$ has one solution, it sums to zero, and so is the
-    /// shortest.
+    /// As [`fit`](Self::fit), for a table: each context is a graph of its own.
     fn fit_table(&self, batch: &PairBatch, ridge: f64) -> Result<MinNorm, InputError> {
         let arms = self.responses;
-        let moment = self.moment(batch);
         let mut solution = Array1::zeros(self.parameters());
         let mut rank = 0;
         for x in 0..self.contexts {
-            let mut matrix = DMatrix::zeros(arms, arms);
-            let mut component = Components::new(arms);
-            for pair in batch.pairs.iter().filter(|pair| pair.context == x && pair.first != pair.second) {
-                let (y, z) = (pair.first, pair.second);
-                matrix[(y, y)] += 1.0;
-                matrix[(z, z)] += 1.0;
-                matrix[(y, z)] -= 1.0;
-                matrix[(z, y)] -= 1.0;
-                component.join(y, z);
-            }
-            if ridge > 0.0 {
-                (0..arms).for_each(|y| matrix[(y, y)] += ridge);
-                rank += arms;
-            } else {
-                let (root, size) = component.roots();
-                for y in 0..arms {
-                    for z in (0..arms).filter(|&z| root[z] == root[y]) {
-                        matrix[(y, z)] += 1.0 / size[root[y]];
-                    }
-                }
-                rank += arms - size.iter().filter(|&&n| n > 0.0).count();
-            }
-            let own = s![x * arms..(x + 1) * arms];
-            let b = DVector::from_iterator(arms, moment.slice(own).iter().copied());
-            let failed = InputError::NoConvergence { argument: "U^T U" };
-            let factor = Cholesky::new(matrix).ok_or(failed)?; // positive definite, unless a tiny ridge is lost in it
-            solution.slice_mut(own).assign(&ArrayView1::from(factor.solve(&b).as_slice()));
+            let own = batch.pairs.iter().filter(|pair| pair.context == x);
+            let (edges, labels): (Vec<_>, Vec<_>) = own.map(|p| ([p.first, p.second], p.label)).unzip();
+            let fit = match ridge > 0.0 {
+                true => ridged_table(&edges, &labels, arms, ridge)?,
+                false => pair_least_squares(&edges, &labels, arms)?,
+            };
+            solution.slice_mut(s![x * arms..(x + 1) * arms]).assign(&fit.solution);
+            rank += fit.rank;
         }
         Ok(MinNorm { solution, rank })
     }
@@ -235,36 +214,22 @@ fn gram(features: &Array3<f64>, batch: &PairBatch) -> Array2<f64> {
     Array2::from_shape_fn((k, k), |(i, j)| lower[i.max(j) * k + i.min(j)])
 }
 
-/// The connected components of a graph, by union and find.
-struct Components {
-    parent: Vec<usize>,
-}
-
-impl Components {
-    fn new(nodes: usize) -> Self {
-        Self { parent: (0..nodes).collect() }
+/// The ridge regression of one context's table of `arms` entries on labels of differences: the normal matrix is the
+/// Laplacian of the graph whose edges are the pairs, plus `ridge` on its diagonal.
+fn ridged_table(edges: &[[usize; 2]], labels: &[f64], arms: usize, ridge: f64) -> Result<MinNorm, InputError> {
+    let mut matrix = DMatrix::from_diagonal_element(arms, arms, ridge);
+    let mut moment = DVector::zeros(arms);
+    for (&[y, z], label) in edges.iter().zip(labels).filter(|([y, z], _)| y != z) {
+        matrix[(y, y)] += 1.0;
+        matrix[(z, z)] += 1.0;
+        matrix[(y, z)] -= 1.0;
+        matrix[(z, y)] -= 1.0;
+        moment[y] += label;
+        moment[z] -= label;
     }
-
-    fn root(&mut self, mut node: usize) -> usize {
-        while self.parent[node] != node {
-            self.parent[node] = self.parent[self.parent[node]];
-            node = self.parent[node];
-        }
-        node
-    }
-
-    fn join(&mut self, a: usize, b: usize) {
-        let (a, b) = (self.root(a), self.root(b));
-        self.parent[a] = b;
-    }
-
-    /// The root of each node, and the size of each root's component (0 for a node that is no root).
-    fn roots(mut self) -> (Vec<usize>, Vec<f64>) {
-        let root: Vec<usize> = (0..self.parent.len()).map(|node| self.root(node)).collect();
-        let mut size = vec![0.0; root.len()];
-        root.iter().for_each(|&r| size[r] += 1.0);
-        (root, size)
-    }
+    let failed = InputError::NoConvergence { argument: "U^T U" };
+    let factor = Cholesky::new(matrix).ok_or(failed)?; // positive definite, unless a tiny ridge is lost in it
+    Ok(MinNorm { solution: Array1::from_iter(factor.solve(&moment).iter().copied()), rank: arms })
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use super::Failure;
 use crate::bandit::{Bandit, Policy};
 use crate::error::{self, InputError};
-use ndarray::{Array1, Array2, Array3};
+use crate::game::Game;
+use ndarray::{Array1, Array2, Array3, Axis};
 use serde_json::{Map, Value};
 
 /// Largest number of steps a case may ask for.
@@ -122,6 +123,17 @@ impl<'a> Fields<'a> {
             Ok(Array2::from_shape_vec((rows, columns), flat).expect("shape was counted"))
         };
         as_list(key, self.get(key, "a list of tables")?)?.iter().enumerate().map(table).collect()
+    }
+
+    /// The game of the fields `rho` `[x]` and `L` `[x, y, y']`; of one context, `L` may be a table `[y, y']` and `rho` may be
+    /// missing.
+    pub(crate) fn game(&self) -> Result<Game, Failure> {
+        let rows = as_list("L", self.get("L", "a list of tables")?)?;
+        let flat = rows.iter().flat_map(Value::as_array).flatten().next().is_some_and(Value::is_number);
+        let margin = if flat { self.matrix("L")?.insert_axis(Axis(0)) } else { self.tables("L")? };
+        let one_context = margin.dim().0 == 1 && !self.object.contains_key("rho");
+        let weights = if one_context { Array1::ones(1) } else { self.vector("rho")? };
+        Ok(Game::new(weights, margin)?)
     }
 
     fn nested(&self, key: &str, expected: &'static str, depth: usize) -> Result<(Vec<usize>, Vec<f64>), Failure> {

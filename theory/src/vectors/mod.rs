@@ -12,6 +12,8 @@ mod estimation;
 mod example1;
 mod input;
 mod md;
+mod preferences;
+mod regularised;
 mod sampled;
 mod theorem1;
 
@@ -66,13 +68,17 @@ impl From<InputError> for Failure {
 }
 
 impl Failure {
-    /// The same, found within the object `field`.
-    fn within(self, field: &str) -> Self {
-        let problem = match self {
-            Failure::Field { field, problem } => format!("{field}: {problem}"),
-            Failure::Input(source) => source.to_string(),
+    /// The same, found within the object `outer`.
+    fn within(self, outer: &str) -> Self {
+        let (field, problem) = match self {
+            Failure::Field { field, problem } => (field, problem),
+            Failure::Input(source) => {
+                let message = source.to_string(); // starts with the argument's name
+                let (field, problem) = message.split_once(": ").unwrap_or((&message, ""));
+                (field.to_owned(), problem.to_owned())
+            }
         };
-        Failure::Field { field: field.to_owned(), problem }
+        Failure::Field { field: format!("{outer}.{field}"), problem }
     }
 
     fn in_case(self, id: &str) -> VectorError {
@@ -118,6 +124,13 @@ fn operation(name: &str) -> Option<Operation> {
         "md_fixed_f" => theorem1::md_fixed_f,
         "tight_sqrt_c_eps" => theorem1::tight_sqrt_c_eps,
         "lemma2_sequence" => theorem1::lemma2_sequence,
+        "minimax_winner" => preferences::minimax_winner_of,
+        "spo_run" => preferences::spo_run,
+        "bt_fit" => preferences::bt_fit,
+        "spo_replay" => preferences::spo_replay,
+        "preference_steps" => preferences::preference_steps,
+        "ipo_fixed_ref" => preferences::ipo_fixed_ref,
+        "regularised_selfplay" => regularised::regularised_selfplay,
         _ => return None,
     })
 }

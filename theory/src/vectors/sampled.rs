@@ -124,7 +124,7 @@ pub(super) fn bandit_replay(input: &Fields) -> Result<Value, Failure> {
 }
 
 pub(super) fn spo_decomposition(input: &Fields) -> Result<Value, Failure> {
-    let game = Game::new(input.vector("rho")?, input.tables("L")?)?;
+    let game = input.game()?;
     let shape = (game.contexts(), game.responses());
     let batches = input.records("iterations", |record| {
         let label = difference(record, "o", "o2")? * 2.0;
