@@ -35,7 +35,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     let chosen = choose(&arguments.claims)?;
     if arguments.list {
         for claim in chosen {
-            say!("{:<22} {}", claim.id, claim.title);
+            say!("{:<26} {}", claim.id, claim.title);
         }
         return Ok(true);
     }
@@ -65,6 +65,9 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
             of(Verdict::VerifiedUnderCondition),
             of(Verdict::FalseAsWorded),
         );
+        for report in reports.iter().filter(|r| !r.passed()) {
+            say!("NOT VERIFIED: {}", report.id);
+        }
         if let Some(path) = &arguments.html {
             say!("the page: {}", path.display());
         }
