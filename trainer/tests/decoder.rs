@@ -6,17 +6,18 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use rand::RngCore;
 use rebel_trainer::models::{
-    DecoderConfig, Generation, ScalarModel, TokenBatch, config::Residual, generate, hf, neox, scalar,
+    DecoderConfig, Generation, ScalarModel, TokenBatch, config::Residual, generate, hf, parameters, scalar,
 };
-use rebel_trainer::nn::{Choice, Purpose, Store, Streams, Temperature};
+use rebel_trainer::nn::{Choice, Purpose, Rope, Store, Streams, Temperature};
 
 fn config() -> DecoderConfig {
     // Nothing is a multiple of 8, and every component of a head is rotated.
-    DecoderConfig { rotary_dims: 6, init_std: 0.3, ..DecoderConfig::neox(37, 18, 2, 3, 64) }
+    let neox = DecoderConfig::neox(37, 18, 2, 3, 64);
+    DecoderConfig { rope: Rope { dims: 6, ..neox.rope }, init_std: 0.3, ..neox }
 }
 
 fn store(config: &DecoderConfig) -> Store {
-    neox::initial(config, neox::TRUNK, true, &Streams::new(3), DType::F32, &Device::Cpu).unwrap()
+    parameters::initial(config, &Streams::new(3), DType::F32, &Device::Cpu).unwrap()
 }
 
 fn rows() -> Vec<Vec<u32>> {
@@ -153,7 +154,7 @@ fn a_detached_model_follows_the_parameters_and_a_saved_folder_gives_them_back() 
 
     let twin = hf::decoder(&config, &first).unwrap().detached();
     let mut moved = first.to_tensors();
-    let bias = format!("{}.final_layer_norm.bias", neox::TRUNK);
+    let bias = "gpt_neox.final_layer_norm.bias".to_string();
     moved.insert(bias, Tensor::ones(18, DType::F32, &Device::Cpu).unwrap());
     let before = twin.hidden(&tokens, None).unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
     first.set(&moved).unwrap();
@@ -190,7 +191,7 @@ fn bad_folders_are_named_by_file_and_field() {
     });
     assert!(truncated.contains("model.safetensors: gpt_neox."), "{truncated}");
     for (key, value, part) in [
-        ("model_type", "llama".into(), "config.json: model_type: llama is not supported (expected gpt_neox)"),
+        ("model_type", "bert".into(), "config.json: model_type: bert is not supported (expected gpt_neox, llama, "),
         ("hidden_size", 0.into(), "config.json: hidden_size: 0 is not a width (expected at least 1)"),
         ("num_attention_heads", 4.into(), "num_attention_heads: 4 does not divide hidden_size 18"),
         ("num_hidden_layers", 3.into(), "gpt_neox.layers.2."),
