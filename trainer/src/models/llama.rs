@@ -144,7 +144,8 @@ pub(super) fn to_json(config: &DecoderConfig) -> Value {
         Family::Mistral => map["sliding_window"] = json!(tokens),
         Family::Qwen2 | Family::Qwen3 => {
             map["use_sliding_window"] = json!(tokens.is_some());
-            map["sliding_window"] = json!(tokens);
+            // A number even where the window is off, as the published files have it: some readers insist on one.
+            map["sliding_window"] = json!(tokens.unwrap_or(config.max_positions));
             map["max_window_layers"] = json!(config.window.map_or(config.layers, |window| window.from_layer));
         }
     }
