@@ -5,13 +5,13 @@ use candle_core::{D, Device, Tensor};
 use super::{Geometry, Packing, Tokens};
 use crate::Result;
 
-/// The definition of [`attention`] in candle operations.
+/// The definition of [`super::attention`] in candle operations.
 pub fn composed(qkv: &Tensor, geometry: Geometry, tokens: &Tokens) -> Result<Tensor> {
     let [q, k, v] = split(qkv, geometry, tokens)?;
     attend(&q, &k.transpose(2, 3)?, &v, geometry, tokens)
 }
 
-/// The definition of [`attention_cached`] in candle operations.
+/// The definition of [`super::attention_cached`] in candle operations.
 pub fn composed_cached(
     qkv: &Tensor,
     geometry: Geometry,
