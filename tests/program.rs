@@ -314,7 +314,8 @@ fn damaged_model_folders_are_one_line_that_names_file_and_field() {
     std::fs::write(&weights, &good_weights).unwrap();
 
     for (from, to, part) in [
-        ("\"gpt_neox\"", "\"llama\"", "config.json: model_type: llama"),
+        ("\"gpt_neox\"", "\"bert\"", "config.json: model_type: bert"),
+        ("\"gpt_neox\"", "\"llama\"", "model.safetensors: embed_out.weight: unknown tensor"),
         ("\"hidden_size\": 16", "\"hidden_size\": 0", "config.json: hidden_size: 0 is not a width"),
         ("\"hidden_size\": 16", "\"hidden_size\": 18", "(expected"),
     ] {

@@ -94,7 +94,7 @@ impl TokenBatch {
 /// Keys and values of tokens already seen, pre-allocated for `capacity` columns shared by left-padded rows.
 #[derive(Debug, Clone)]
 pub struct KvCache {
-    /// Per layer: keys `[batch, heads, head_dim, capacity]`, values `[batch, heads, capacity, head_dim]`.
+    /// Per layer: keys `[batch, kv_heads, head_dim, capacity]`, values `[batch, kv_heads, capacity, head_dim]`.
     pub(super) layers: Vec<(Tensor, Tensor)>,
     batch: usize,
     capacity: usize,
@@ -105,7 +105,7 @@ pub struct KvCache {
 impl KvCache {
     /// An empty cache for `batch` rows and at most `capacity` columns (prompt and new tokens together).
     pub fn new(config: &DecoderConfig, batch: usize, capacity: usize, dtype: DType, device: &Device) -> Result<Self> {
-        let (heads, dim) = (config.heads, config.width / config.heads);
+        let (heads, dim) = (config.kv_heads, config.head_dim);
         let layer = || -> Result<(Tensor, Tensor)> {
             let keys = Tensor::zeros((batch, heads, dim, capacity), dtype, device)?;
             Ok((keys, Tensor::zeros((batch, heads, capacity, dim), dtype, device)?))

@@ -3,23 +3,12 @@
 use candle_core::Tensor;
 
 use super::batch::{KvCache, TokenBatch};
-use super::config::{Activation, DecoderConfig, Residual};
-use super::neox;
-use crate::nn::ops::attention::{Tokens, attention, attention_cached};
-use crate::nn::ops::gelu::gelu;
+use super::block::{Block, Norm};
+use super::config::DecoderConfig;
+use crate::nn::ops::attention::Tokens;
 use crate::nn::ops::token_logprob::token_logprob;
-use crate::nn::{Embedding, LayerNorm, Linear, Store, Temperature};
+use crate::nn::{Embedding, Store, Temperature};
 use crate::{Error, Result};
-
-#[derive(Debug, Clone)]
-struct Block {
-    attention_norm: LayerNorm,
-    qkv: Linear,
-    attention_out: Linear,
-    mlp_norm: LayerNorm,
-    up: Linear,
-    down: Linear,
-}
 
 /// The model: embedding, blocks, final norm and, for a language model, the output head.
 #[derive(Debug, Clone)]
@@ -27,39 +16,29 @@ pub struct Decoder {
     config: DecoderConfig,
     embedding: Embedding,
     blocks: Vec<Block>,
-    final_norm: LayerNorm,
+    final_norm: Norm,
     head: Option<Tensor>,
 }
 
 impl Decoder {
-    /// Takes the parameters of a decoder from `store`: the trunk under `prefix` (`gpt_neox` in a language model,
+    /// Takes the parameters of a decoder from `store`: the trunk under `prefix` (`gpt_neox` or `model` in a language model,
     /// `lm_backbone` in a scalar one) and, where the store holds one, the head. Fails naming the first parameter that is
     /// absent or of another shape.
     pub fn new(config: &DecoderConfig, store: &Store, prefix: &str) -> Result<Self> {
         config.check().map_err(|(field, what)| Error::invalid(format!("{field}: {what}")))?;
-        let DecoderConfig { vocab, width, inner, attention_bias, norm_eps, .. } = *config;
-        let block = |layer: usize| -> Result<Block> {
-            let name = |part: &str| format!("{prefix}.layers.{layer}.{part}");
-            Ok(Block {
-                attention_norm: LayerNorm::new(store, &name(neox::ATTENTION_NORM), width, norm_eps)?,
-                qkv: Linear::new(store, &name(neox::QKV), width, 3 * width, attention_bias)?,
-                attention_out: Linear::new(store, &name(neox::ATTENTION_OUT), width, width, attention_bias)?,
-                mlp_norm: LayerNorm::new(store, &name(neox::MLP_NORM), width, norm_eps)?,
-                up: Linear::new(store, &name(neox::UP), width, inner, true)?,
-                down: Linear::new(store, &name(neox::DOWN), inner, width, true)?,
-            })
-        };
-        let embedding = Embedding::new(store, &format!("{prefix}.{}", neox::EMBEDDING), vocab, width)?;
-        let head = match (config.tied_head, store.contains(neox::HEAD)) {
+        let DecoderConfig { vocab, width, .. } = *config;
+        let names = config.family.names();
+        let embedding = Embedding::new(store, &format!("{prefix}.{}", names.embedding), vocab, width)?;
+        let head = match (config.tied_head, store.contains(names.head)) {
             (true, _) => Some(embedding.weight().clone()),
-            (false, true) => Some(store.get(neox::HEAD, &[vocab, width])?),
+            (false, true) => Some(store.get(names.head, &[vocab, width])?),
             (false, false) => None,
         };
         Ok(Self {
             config: config.clone(),
             embedding,
-            blocks: (0..config.layers).map(block).collect::<Result<_>>()?,
-            final_norm: LayerNorm::new(store, &format!("{prefix}.{}", neox::FINAL_NORM), width, norm_eps)?,
+            blocks: (0..config.layers).map(|layer| Block::new(config, store, prefix, layer)).collect::<Result<_>>()?,
+            final_norm: Norm::new(config, store, &format!("{prefix}.{}", names.final_norm))?,
             head,
         })
     }
@@ -71,18 +50,10 @@ impl Decoder {
 
     /// The same model without gradients, on the same storage: it always computes with the current parameters.
     pub fn detached(&self) -> Self {
-        let blocks = self.blocks.iter().map(|b| Block {
-            attention_norm: b.attention_norm.detached(),
-            qkv: b.qkv.detached(),
-            attention_out: b.attention_out.detached(),
-            mlp_norm: b.mlp_norm.detached(),
-            up: b.up.detached(),
-            down: b.down.detached(),
-        });
         Self {
             config: self.config.clone(),
             embedding: self.embedding.detached(),
-            blocks: blocks.collect(),
+            blocks: self.blocks.iter().map(Block::detached).collect(),
             final_norm: self.final_norm.detached(),
             head: self.head.as_ref().map(Tensor::detach),
         }
@@ -124,11 +95,11 @@ impl Decoder {
             None => tokens.mask().to_vec(),
         };
         let mut x = self.embedding.forward(tokens.ids())?.reshape((batch, time, self.config.width))?;
-        let about = Tokens::new(&self.config.geometry(), tokens.positions(), visible, batch, x.dtype());
+        let about = Tokens::new(&self.config.rope, tokens.positions(), visible, batch, x.dtype());
         for (layer, block) in self.blocks.iter().enumerate() {
             before_block(&x);
             let kept = cache.as_ref().map(|c| &c.layers[layer]);
-            x = self.block(block, &x, &about, kept)?;
+            x = block.forward(&x, &about, kept)?;
         }
         if let Some(cache) = &mut cache {
             cache.advance(tokens);
@@ -136,29 +107,10 @@ impl Decoder {
         self.final_norm.forward(&x)
     }
 
-    fn block(&self, block: &Block, x: &Tensor, tokens: &Tokens, kept: Option<&(Tensor, Tensor)>) -> Result<Tensor> {
-        let qkv = block.qkv.forward(&block.attention_norm.forward(x)?)?; // [batch, time, 3 width]
-        let context = match kept {
-            Some((keys, values)) => attention_cached(&qkv, self.config.geometry(), tokens, keys, values)?,
-            None => attention(&qkv, self.config.geometry(), tokens)?,
-        };
-        let attended = block.attention_out.forward(&context)?; // [batch, time, width]
-        let mlp = |x: &Tensor| -> Result<Tensor> {
-            let u = block.up.forward(&block.mlp_norm.forward(x)?)?; // [batch, time, inner]
-            block.down.forward(&activate(&u, self.config.activation)?)
-        };
-        Ok(match self.config.residual {
-            Residual::Parallel => ((mlp(x)? + attended)? + x)?,
-            Residual::Sequential => {
-                let h = (attended + x)?;
-                (mlp(&h)? + h)?
-            }
-        })
-    }
-
     /// The head's weight, `[vocab, width]`. Fails for a trunk without one.
     pub fn head_weight(&self) -> Result<&Tensor> {
-        self.head.as_ref().ok_or_else(|| Error::invalid(format!("{}: this model has no output head", neox::HEAD)))
+        let name = self.config.family.names().head;
+        self.head.as_ref().ok_or_else(|| Error::invalid(format!("{name}: this model has no output head")))
     }
 
     /// Logits of `hidden` `[.., width]`: `[.., vocab]`. For scoring use [`Decoder::token_logprobs`], which never holds them.
@@ -186,13 +138,4 @@ impl Decoder {
         let rows = rows.index_select(&Tensor::new(before, hidden.device())?, 0)?;
         token_logprob(&rows, self.head_weight()?, &targets, temperature)
     }
-}
-
-fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
-    Ok(match activation {
-        Activation::Gelu => gelu(x)?,
-        Activation::GeluTanh => x.gelu()?,
-        Activation::Relu => x.relu()?,
-        Activation::Silu => x.silu()?,
-    })
 }

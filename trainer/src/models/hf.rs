@@ -1,14 +1,16 @@
 //! Hugging Face folders: reading and writing `config.json`, `generation_config.json` and weights.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::config::DecoderConfig;
+use super::config_json;
 use super::decoder::Decoder;
-use super::neox;
+use super::json::{Fields, one_line, read_object};
+use super::parameters::{self, parameters};
 use super::scalar::ScalarModel;
 use super::tensors::{self, Weights};
 use crate::files;
@@ -18,7 +20,7 @@ use crate::{Error, Result};
 /// Reads the config of a language model's folder.
 pub fn config(folder: &Path) -> Result<DecoderConfig> {
     let file = folder.join("config.json");
-    neox::from_json(&files::read_json(&file)?, &file)
+    config_json::from_json(Fields { file: &file, within: "", map: &read_object(&file)? })
 }
 
 /// Reads a language model: its config and a store with every parameter, trainable, in `dtype`.
@@ -26,9 +28,9 @@ pub fn config(folder: &Path) -> Result<DecoderConfig> {
 /// missing or of another shape.
 pub fn load(folder: &Path, dtype: DType, device: &Device) -> Result<(DecoderConfig, Store)> {
     let config = config(folder)?;
-    let expected = neox::parameters(&config, neox::TRUNK, true);
-    let optional: &[&str] = if config.tied_head { &[neox::HEAD] } else { &[] };
-    let store = load_weights(folder, &expected, optional, dtype, device)?;
+    let names = config.family.names();
+    let optional: &[&str] = if config.tied_head { &[names.head] } else { &[] };
+    let store = load_weights(folder, &parameters(&config, names.trunk, true), optional, dtype, device)?;
     Ok((config, store))
 }
 
@@ -36,15 +38,11 @@ pub fn load(folder: &Path, dtype: DType, device: &Device) -> Result<(DecoderConf
 /// its scores.
 pub fn load_scalar(folder: &Path, dtype: DType, device: &Device) -> Result<(DecoderConfig, Store, f64)> {
     let file = folder.join("config.json");
-    let json = files::read_json(&file)?;
-    let base = json.get("base_config").ok_or_else(|| Error::field(&file, "base_config", "missing"))?;
-    let config = neox::from_json(base, &file)?;
-    let shift = match json.get("bias") {
-        None | Some(Value::Null) => 0.0,
-        Some(bias) => {
-            bias.as_f64().ok_or_else(|| Error::field(&file, "bias", format!("{bias} (expected a number)")))?
-        }
-    };
+    let map = read_object(&file)?;
+    let fields = Fields { file: &file, within: "", map: &map };
+    let base = fields.object("base_config", "base_config.")?;
+    let config = config_json::from_json(base.ok_or_else(|| fields.fault("base_config", "missing"))?)?;
+    let shift = fields.number("bias")?.unwrap_or(0.0);
     let store = load_weights(folder, &ScalarModel::parameters(&config), &[], dtype, device)?;
     Ok((config, store, shift))
 }
@@ -53,9 +51,10 @@ pub fn load_scalar(folder: &Path, dtype: DType, device: &Device) -> Result<(Deco
 /// weights last.
 pub fn save(folder: &Path, config: &DecoderConfig, store: &Store) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
-    files::write_json(&folder.join("config.json"), &neox::to_json(config))?;
-    files::write_json(&folder.join("generation_config.json"), &neox::generation_json(config))?;
-    save_weights(folder, &neox::parameters(config, neox::TRUNK, true), store)
+    let json = config_json::to_json(config);
+    files::write_json(&folder.join("config.json"), &json)?;
+    files::write_json(&folder.join("generation_config.json"), &config_json::generation_json(&json))?;
+    save_weights(folder, &parameters(config, config.family.names().trunk, true), store)
 }
 
 /// Writes a scalar model's folder in the layout [`load_scalar`] reads.
@@ -63,7 +62,7 @@ pub fn save_scalar(folder: &Path, config: &DecoderConfig, store: &Store, shift: 
     std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
     let json = json!({
         "architectures": ["ScalarModel"],
-        "base_config": neox::to_json(config),
+        "base_config": config_json::to_json(config),
         "bias": shift,
         "hidden_size": config.width,
         "torch_dtype": "float32",
@@ -74,7 +73,7 @@ pub fn save_scalar(folder: &Path, config: &DecoderConfig, store: &Store, shift: 
 
 /// A language model on `store`.
 pub fn decoder(config: &DecoderConfig, store: &Store) -> Result<Decoder> {
-    Decoder::new(config, store, neox::TRUNK)
+    Decoder::new(config, store, config.family.names().trunk)
 }
 
 fn save_weights(folder: &Path, expected: &BTreeMap<String, Vec<usize>>, store: &Store) -> Result<()> {
@@ -89,33 +88,43 @@ fn save_weights(folder: &Path, expected: &BTreeMap<String, Vec<usize>>, store: &
     tensors::save(&folder.join("model.safetensors"), &weights)
 }
 
-/// The files of weights of a folder, in the order transformers looks for them: with the tensor names an index assigns.
-fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
+/// The files of weights of a folder, in the order transformers looks for them.
+fn open_weights(folder: &Path) -> Result<Vec<Weights>> {
     for name in ["model.safetensors", "pytorch_model.bin"] {
         let single = folder.join(name);
         if single.is_file() {
-            return Ok(vec![single]);
+            return Ok(vec![Weights::open(&single)?]);
         }
         let index = folder.join(format!("{name}.index.json"));
         if index.is_file() {
-            return shards(folder, &index);
+            return open_shards(folder, &index);
         }
     }
     Err(Error::file(folder.join("model.safetensors"), "missing (nor is there pytorch_model.bin or an index)"))
 }
 
-fn shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>> {
-    let json = files::read_json(index)?;
-    let map = json["weight_map"].as_object().ok_or_else(|| Error::field(index, "weight_map", "missing"))?;
-    let mut names = BTreeSet::new();
-    for (tensor, shard) in map {
-        let name = shard.as_str().ok_or_else(|| Error::field(index, tensor, "its shard is not a name"))?;
+/// The files an index names, each holding the tensors that the index says are there.
+fn open_shards(folder: &Path, index: &Path) -> Result<Vec<Weights>> {
+    let json = read_object(index)?;
+    let fields = Fields { file: index, within: "", map: &json };
+    let map = fields.object("weight_map", "")?.ok_or_else(|| fields.fault("weight_map", "missing"))?;
+    let mut shards: BTreeMap<&str, Vec<&String>> = BTreeMap::new();
+    for tensor in map.map.keys() {
+        let name = map.text(tensor)?.ok_or_else(|| map.fault(tensor, "its shard is not a name"))?;
         if name.is_empty() || Path::new(name).file_name() != Some(name.as_ref()) {
-            return Err(Error::field(index, tensor, format!("shard {name:?} is not a file of this folder")));
+            return Err(map.fault(tensor, format!("shard {:?} is not a file of this folder", one_line(name))));
         }
-        names.insert(name);
+        shards.entry(name).or_default().push(tensor);
     }
-    Ok(names.into_iter().map(|name| folder.join(name)).collect())
+    let open = |(name, tensors): (&str, Vec<&String>)| {
+        let shard = Weights::open(&folder.join(name))?;
+        let shapes = shard.shapes();
+        match tensors.into_iter().find(|tensor| !shapes.contains_key(*tensor)) {
+            Some(tensor) => Err(map.fault(tensor, format!("is not in {}", one_line(name)))),
+            None => Ok(shard),
+        }
+    };
+    shards.into_iter().map(open).collect()
 }
 
 fn load_weights(
@@ -125,33 +134,46 @@ fn load_weights(
     dtype: DType,
     device: &Device,
 ) -> Result<Store> {
-    let files = weight_files(folder)?.iter().map(|path| Weights::open(path)).collect::<Result<Vec<_>>>()?;
+    let files = open_weights(folder)?;
     let mut at = BTreeMap::new();
     for (i, file) in files.iter().enumerate() {
         for (name, shape) in file.shapes() {
             match expected.get(&name) {
                 Some(wanted) if *wanted != shape => {
                     let what = format!("shape {shape:?} (expected {wanted:?} by config.json)");
-                    return Err(Error::field(file.path(), name, what));
+                    return Err(Error::field(file.path(), one_line(&name), what));
                 }
                 Some(_) => drop(at.insert(name, i)),
-                None if neox::is_legacy_buffer(&name) || optional.contains(&name.as_str()) => {}
-                None => return Err(Error::field(file.path(), name, "unknown tensor")),
+                None if parameters::is_legacy_buffer(&name) || optional.contains(&name.as_str()) => {}
+                None => return Err(Error::field(file.path(), one_line(&name), "unknown tensor")),
             }
         }
     }
+    if let (Some(name), Some(file)) = (expected.keys().find(|name| !at.contains_key(*name)), files.first()) {
+        return Err(Error::field(file.path(), name, "missing tensor"));
+    }
+    check_size(&files, expected)?;
     let mut store = Store::new(dtype, device);
-    for name in expected.keys() {
-        let Some(&i) = at.get(name) else {
-            let file = files.first().map_or_else(|| folder.to_path_buf(), |f| f.path().to_path_buf());
-            return Err(Error::field(file, name, "missing tensor"));
-        };
-        let tensor = files[i].read(name)?;
+    for (name, i) in at {
+        let tensor = files[i].read(&name)?;
         if !tensor.dtype().is_float() {
             let what = format!("dtype {:?} (expected a float)", tensor.dtype());
             return Err(Error::field(files[i].path(), name, what));
         }
-        store.insert(name.clone(), &tensor)?;
+        store.insert(name, &tensor)?;
     }
     Ok(store)
+}
+
+/// Refuses files whose tensors share bytes to seem more than they are: a number takes at least one.
+fn check_size(files: &[Weights], expected: &BTreeMap<String, Vec<usize>>) -> Result<()> {
+    let numbers: u64 = expected.values().map(|shape| shape.iter().map(|&n| n as u64).product::<u64>()).sum();
+    let mut bytes = 0;
+    for file in files {
+        bytes += std::fs::metadata(file.path()).map_err(|e| Error::file(file.path(), e))?.len();
+    }
+    match files.first() {
+        Some(file) if numbers > bytes => Err(Error::file(file.path(), format!("{bytes} bytes for {numbers} numbers"))),
+        _ => Ok(()),
+    }
 }

@@ -63,4 +63,83 @@ impl<'a> Fields<'a> {
     pub fn get(&self, name: &str) -> Option<&'a Value> {
         self.map.get(name).filter(|value| !value.is_null())
     }
+
+    /// Whether the field is there, be it null.
+    pub fn has(&self, name: &str) -> bool {
+        self.map.contains_key(name)
+    }
+
+    /// The field as `read` understands it, or the fault that it is not `expected`.
+    fn typed<T>(&self, name: &str, expected: &str, read: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>> {
+        let read =
+            |value| read(value).ok_or_else(|| self.fault(name, format!("{} (expected {expected})", shown(value))));
+        self.get(name).map(read).transpose()
+    }
+
+    /// A whole number above 0.
+    pub fn width(&self, name: &str) -> Result<Option<usize>> {
+        match self.get(name).map(|value| (value, value.as_u64().and_then(|n| usize::try_from(n).ok()))) {
+            None => Ok(None),
+            Some((_, Some(n))) if n > 0 => Ok(Some(n)),
+            Some((value, _)) => Err(self.fault(name, format!("{} is not a width (expected at least 1)", shown(value)))),
+        }
+    }
+
+    /// A whole number above 0 that must be there.
+    pub fn needed_width(&self, name: &str) -> Result<usize> {
+        self.width(name)?.ok_or_else(|| self.fault(name, "missing (expected a width)"))
+    }
+
+    /// A number that is no fraction and not below 0.
+    pub fn count(&self, name: &str) -> Result<Option<usize>> {
+        self.typed(name, "a whole number", |value| value.as_u64().and_then(|n| usize::try_from(n).ok()))
+    }
+
+    /// A number.
+    pub fn number(&self, name: &str) -> Result<Option<f64>> {
+        self.typed(name, "a number", Value::as_f64)
+    }
+
+    /// The first of `names` that is there, a number.
+    pub fn first_number(&self, names: &[&str]) -> Result<Option<f64>> {
+        names.iter().find(|name| self.get(name).is_some()).map_or(Ok(None), |name| self.number(name))
+    }
+
+    /// True or false.
+    pub fn flag(&self, name: &str) -> Result<Option<bool>> {
+        self.typed(name, "true or false", Value::as_bool)
+    }
+
+    /// A string.
+    pub fn text(&self, name: &str) -> Result<Option<&'a str>> {
+        self.typed(name, "a string", Value::as_str)
+    }
+
+    /// A token's id.
+    pub fn token(&self, name: &str) -> Result<Option<u32>> {
+        self.typed(name, "a token's id", id)
+    }
+
+    /// A token's id or a list of them.
+    pub fn tokens(&self, name: &str) -> Result<Option<Vec<u32>>> {
+        self.typed(name, "a token's id or a list of them", |value| match value {
+            Value::Array(ids) => ids.iter().map(id).collect(),
+            one => id(one).map(|id| vec![id]),
+        })
+    }
+
+    /// A list of strings.
+    pub fn texts(&self, name: &str) -> Result<Option<Vec<&'a str>>> {
+        self.typed(name, "a list of strings", |value| value.as_array()?.iter().map(Value::as_str).collect())
+    }
+
+    /// An object; `within` is its path, with a dot at its end.
+    pub fn object(&self, name: &str, within: &'a str) -> Result<Option<Self>> {
+        let map = self.typed(name, "an object", Value::as_object)?;
+        Ok(map.map(|map| Self { file: self.file, within, map }))
+    }
+}
+
+fn id(value: &Value) -> Option<u32> {
+    value.as_u64().and_then(|id| u32::try_from(id).ok())
 }

@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use super::batch::TokenBatch;
 use super::config::DecoderConfig;
 use super::decoder::Decoder;
-use super::neox;
+use super::parameters;
 use crate::Result;
 use crate::nn::{Linear, Store, Streams, normal};
 
@@ -38,7 +38,7 @@ impl ScalarModel {
         let (dtype, device) = (language_model.dtype(), language_model.device());
         let mut store = Store::new(dtype, device);
         for (name, tensor) in language_model.to_tensors() {
-            if let Some(rest) = name.strip_prefix(neox::TRUNK) {
+            if let Some(rest) = name.strip_prefix(config.family.names().trunk) {
                 store.insert(format!("{TRUNK}{rest}"), &tensor)?;
             }
         }
@@ -89,7 +89,7 @@ impl ScalarModel {
 
     /// Name and shape of every parameter.
     pub fn parameters(config: &DecoderConfig) -> std::collections::BTreeMap<String, Vec<usize>> {
-        let mut all = neox::parameters(config, TRUNK, false);
+        let mut all = parameters::parameters(config, TRUNK, false);
         all.insert(format!("{HEAD}.weight"), vec![1, config.width]);
         all.insert(format!("{HEAD}.bias"), vec![1]);
         all

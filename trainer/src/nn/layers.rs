@@ -63,6 +63,30 @@ impl LayerNorm {
     }
 }
 
+/// Normalisation by the root mean square, with gain.
+#[derive(Debug, Clone)]
+pub struct RmsNorm {
+    gain: Tensor,
+    eps: f64,
+}
+
+impl RmsNorm {
+    /// Takes `PREFIX.weight`, `[width]`.
+    pub fn new(store: &Store, prefix: &str, width: usize, eps: f64) -> Result<Self> {
+        Ok(Self { gain: store.get(&format!("{prefix}.weight"), &[width])?, eps })
+    }
+
+    /// `x`: `[.., width]`; gives the same shape.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::rms_norm::rms_norm(x, &self.gain, self.eps)
+    }
+
+    /// The same layer without gradients, on the same storage.
+    pub fn detached(&self) -> Self {
+        Self { gain: self.gain.detach(), eps: self.eps }
+    }
+}
+
 /// A table of vectors, one a token.
 #[derive(Debug, Clone)]
 pub struct Embedding {

@@ -2,7 +2,7 @@
 //!
 //! From the bottom up: [`threads`] (how many), [`streams`] (reproducible randomness), [`store`] (named parameters and
 //! their gradients), [`init`], [`schedule`], [`mod@clip`] and [`adamw`] (how parameters move), [`ops`] (own differentiable
-//! operations), [`layers`] made of them, [`temperature`] and [`sample`] (exact draws).
+//! operations), [`rope`] (rotary angles), [`layers`] made of them, [`temperature`] and [`sample`] (exact draws).
 
 pub mod adamw;
 pub mod clip;
@@ -10,6 +10,7 @@ pub mod init;
 pub mod layers;
 pub mod ops;
 mod real;
+pub mod rope;
 pub mod sample;
 pub mod schedule;
 pub mod store;
@@ -20,7 +21,8 @@ pub mod threads;
 pub use adamw::{AdamW, AdamWSettings};
 pub use clip::{clip, global_norm};
 pub use init::normal;
-pub use layers::{Embedding, LayerNorm, Linear};
+pub use layers::{Embedding, LayerNorm, Linear, RmsNorm};
+pub use rope::{Rope, RopeScaling};
 pub use sample::{Choice, choose};
 pub use schedule::{Decay, Schedule};
 pub use store::{Gradients, Store};

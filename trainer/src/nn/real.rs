@@ -25,6 +25,12 @@ pub(crate) trait Real: WithDType {
     fn logarithm(self) -> Self;
     /// `u * Phi(u)` and its derivative `Phi(u) + u * phi(u)`: the exact Gaussian error linear unit.
     fn gelu(self) -> (Self, Self);
+    /// `x sigmoid(x)` and its derivative `sigmoid(x) (1 + x (1 - sigmoid(x)))`.
+    #[inline(always)]
+    fn silu(self) -> (Self, Self) {
+        let sigmoid = Self::one() / (Self::one() + (Self::zero() - self).exponential());
+        (self * sigmoid, sigmoid * (Self::one() + self * (Self::one() - sigmoid)))
+    }
     /// The larger of two numbers.
     fn larger(self, other: Self) -> Self;
     /// Minus infinity.

@@ -13,7 +13,7 @@ use crate::data::format::END_OF_TEXT;
 use crate::models::config::DecoderConfig;
 use crate::models::scalar::ScalarModel;
 use crate::models::tokenizer::Tokenizer;
-use crate::models::{hf, neox};
+use crate::models::{hf, parameters};
 use crate::nn::{AdamW, AdamWSettings, Schedule, Temperature};
 use crate::tiny;
 use crate::world::Group;
@@ -47,7 +47,7 @@ impl Run {
     pub(super) fn pretrain(&mut self, watch: &mut Watch<'_>) -> Result<()> {
         let tokenizer = self.tokenizer()?;
         let config = self.shape(tokenizer.vocab_len());
-        let store = neox::initial(&config, neox::TRUNK, true, &self.streams, DType::F32, &Device::Cpu)?;
+        let store = parameters::initial(&config, &self.streams, DType::F32, &Device::Cpu)?;
         let sampling = Sampling { temperature: Temperature::ONE, ..self.sampling(&tokenizer)? };
         let mut world = Text::policy(config, store, tokenizer, sampling)?;
         let longest = self.longest();

@@ -8,9 +8,9 @@ use crate::models::batch::TokenBatch;
 use crate::models::config::DecoderConfig;
 use crate::models::decoder::Decoder;
 use crate::models::generate::{Completion, Generation, generate};
+use crate::models::hf;
 use crate::models::scalar::ScalarModel;
 use crate::models::tokenizer::Tokenizer;
-use crate::models::{hf, neox};
 use crate::nn::{Choice, Purpose, Store, Streams, Temperature};
 use crate::{Error, Result};
 use candle_core::{D, DType, Tensor};
@@ -93,7 +93,7 @@ impl Text {
     /// # Errors
     /// When the parameters do not fit `config`.
     pub fn policy(config: DecoderConfig, store: Store, tokenizer: Tokenizer, sampling: Sampling) -> Result<Self> {
-        let trained = Decoder::new(&config, &store, neox::TRUNK)?;
+        let trained = hf::decoder(&config, &store)?;
         let model = Model::Policy { twin: trained.detached(), trained };
         Ok(Self { config, store, model, reference: None, tokenizer, sampling })
     }
@@ -114,7 +114,7 @@ impl Text {
     /// # Errors
     /// When the reference's parameters do not fit.
     pub fn with_reference(mut self, reference: &Store) -> Result<Self> {
-        self.reference = Some(Decoder::new(&self.config, reference, neox::TRUNK)?.detached());
+        self.reference = Some(hf::decoder(&self.config, reference)?.detached());
         Ok(self)
     }
 

@@ -1,47 +1,92 @@
-//! Causal softmax attention with rotary positions, on the packed output of the query-key-value projection.
+//! Causal softmax attention with rotary positions and grouped queries, on the packed output of the query-key-value
+//! projections.
 //!
-//! One operation from `[batch, time, 3 * heads * head_dim]` to `[batch, time, heads * head_dim]`: no head is transposed
-//! in memory, no mask of `[batch, time, time]` exists, and the backward recomputes the weights instead of keeping them.
-//! Left padding, right padding and none are the same code: which columns may be seen is data. A sum over keys starts at
-//! the first visible one, so padding changes no bit.
+//! One operation from `[batch, time, (heads + 2 kv_heads) head_dim]` to `[batch, time, heads head_dim]`: no head is
+//! transposed in memory, no mask of `[batch, time, time]` exists, and the backward recomputes the weights instead of
+//! keeping them. Left padding, right padding and none are the same code: which columns may be seen is data. A token's sum
+//! over keys starts at the first one it sees, so padding changes no bit.
 
+mod composed;
 mod kernels;
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, D, DType, Device, InplaceOp2, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, InplaceOp2, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{by_dtype, has_fused_form};
 use crate::Result;
 use crate::nn::real::{Real, elements};
+use crate::nn::rope::Rope;
+pub use composed::{composed, composed_cached};
 use kernels::*;
 
-/// How a projection's output is divided into heads, and how positions enter it.
+/// How the parts of a packed row lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// Query, key and value of a head side by side, head after head (GPT-NeoX); there are as many keys as queries.
+    PerHead,
+    /// All queries, then all keys, then all values: separate projections put behind each other.
+    PerPart,
+}
+
+/// How a projection's output is divided into heads, and which of the columns before it a token sees.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Geometry {
-    /// Number of heads. The projection holds query, key and value of a head side by side (GPT-NeoX's packing).
+    /// Number of query heads.
     pub heads: usize,
+    /// Number of key and value heads, a divisor of `heads`: each serves `heads / kv_heads` query heads in a row
+    /// (grouped-query attention, Ainslie et al., arXiv 2305.13245).
+    pub kv_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
-    /// The leading components of a head that are rotated; even.
-    pub rotary_dims: usize,
-    /// Base of the rotary frequencies.
-    pub theta: f64,
+    /// Where queries, keys and values are.
+    pub packing: Packing,
+    /// How many columns a token sees at most, its own included; none: all up to its own.
+    pub window: Option<usize>,
 }
 
 impl Geometry {
+    /// Width of a packed row.
     fn packed(&self) -> usize {
-        3 * self.heads * self.head_dim
+        (self.heads + 2 * self.kv_heads) * self.head_dim
     }
 
+    /// Width of the context.
     fn width(&self) -> usize {
         self.heads * self.head_dim
     }
 
-    /// Where query, key and value of `head` begin in a packed row.
-    fn offsets(&self, head: usize) -> [usize; 3] {
-        [0, 1, 2].map(|part| (3 * head + part) * self.head_dim)
+    /// Width of the keys, and of the values.
+    fn kv_width(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+
+    /// Query heads of one key head.
+    fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    /// Where the query of `head` begins in a packed row.
+    fn query(&self, head: usize) -> usize {
+        match self.packing {
+            Packing::PerHead => 3 * head * self.head_dim,
+            Packing::PerPart => head * self.head_dim,
+        }
+    }
+
+    /// Where key and value of `kv_head` begin in a packed row.
+    fn key_value(&self, kv_head: usize) -> [usize; 2] {
+        let start = |part: usize| match self.packing {
+            Packing::PerHead => (3 * kv_head + part) * self.head_dim,
+            Packing::PerPart => self.width() + (part - 1) * self.kv_width() + kv_head * self.head_dim,
+        };
+        [start(1), start(2)]
+    }
+
+    /// The first column inside the window of the token at `column`.
+    fn earliest(&self, column: usize) -> usize {
+        self.window.map_or(0, |window| (column + 1).saturating_sub(window))
     }
 
     fn scale(&self) -> f64 {
@@ -58,28 +103,17 @@ pub struct Tokens {
     past: usize,
     /// `[batch, past + time]`: whether a column may be seen at all.
     visible: Arc<[bool]>,
-    /// `[batch, time, rotary_dims / 2]`: cosine and sine of each new token's angles.
+    /// `[batch, time, rotated pairs]`: cosine and sine of each new token's angles.
     turns: Arc<[(f64, f64)]>,
 }
 
 impl Tokens {
-    /// `positions`: `[batch, time]` of the new tokens; `visible`: `[batch, past + time]` row by row. Angles are rounded as
-    /// the arithmetic of `dtype` rounds them (checkpoints were trained with angles in f32).
-    pub fn new(geometry: &Geometry, positions: &[u32], visible: Vec<bool>, batch: usize, dtype: DType) -> Self {
+    /// `positions`: `[batch, time]` of the new tokens; `visible`: `[batch, past + time]` row by row; `dtype`: of the
+    /// states they attend with.
+    pub fn new(rope: &Rope, positions: &[u32], visible: Vec<bool>, batch: usize, dtype: DType) -> Self {
         let time = positions.len() / batch.max(1);
         let past = visible.len() / batch.max(1) - time;
-        let half = geometry.rotary_dims / 2;
-        let frequency = |i: usize| geometry.theta.powf(-((2 * i) as f64) / geometry.rotary_dims as f64);
-        let frequencies: Vec<f64> = (0..half).map(frequency).collect();
-        let turn = |position: u32, frequency: f64| {
-            let angle = match dtype {
-                DType::F64 => f64::from(position) * frequency,
-                _ => f64::from(position as f32 * frequency as f32),
-            };
-            (angle.cos(), angle.sin())
-        };
-        let turns = positions.iter().flat_map(|&p| frequencies.iter().map(move |&f| turn(p, f))).collect();
-        Self { batch, time, past, visible: visible.into(), turns }
+        Self { batch, time, past, visible: visible.into(), turns: rope.turns(positions, dtype).into() }
     }
 
     fn columns(&self) -> usize {
@@ -96,10 +130,15 @@ impl Tokens {
         let n = self.turns.len() / self.batch;
         &self.turns[b * n..][..n]
     }
+
+    /// Rotated pairs of components of a head.
+    fn pairs(&self) -> usize {
+        self.turns.len() / (self.batch * self.time).max(1)
+    }
 }
 
-/// Attention of new tokens among themselves. `qkv`: `[batch, time, 3 * heads * head_dim]`;
-/// gives `[batch, time, heads * head_dim]`, zero where a token sees nothing (leading padding).
+/// Attention of new tokens among themselves. `qkv`: `[batch, time, (heads + 2 kv_heads) head_dim]`;
+/// gives `[batch, time, heads head_dim]`, zero where a token sees nothing (leading padding).
 pub fn attention(qkv: &Tensor, geometry: Geometry, tokens: &Tokens) -> Result<Tensor> {
     match has_fused_form(qkv) {
         true => Ok(qkv.contiguous()?.apply_op1(Attention { geometry, tokens: tokens.clone() })?),
@@ -108,7 +147,7 @@ pub fn attention(qkv: &Tensor, geometry: Geometry, tokens: &Tokens) -> Result<Te
 }
 
 /// Attention of new tokens to a cache and to themselves, without a gradient. The new keys and values are written into
-/// the cache first. `keys`: `[batch, heads, head_dim, capacity]`; `values`: `[batch, heads, capacity, head_dim]`.
+/// the cache first. `keys`: `[batch, kv_heads, head_dim, capacity]`; `values`: `[batch, kv_heads, capacity, head_dim]`.
 pub fn attention_cached(
     qkv: &Tensor,
     geometry: Geometry,
@@ -124,71 +163,6 @@ pub fn attention_cached(
     keys.inplace_op2(&qkv, &part(Part::Keys))?;
     values.inplace_op2(&qkv, &part(Part::Values))?;
     Ok(qkv.apply_op3_no_bwd(keys, values, &AttentionCached { geometry, tokens: tokens.clone() })?)
-}
-
-/// The definition of [`attention`] in candle operations.
-pub fn composed(qkv: &Tensor, geometry: Geometry, tokens: &Tokens) -> Result<Tensor> {
-    let [q, k, v] = split(qkv, geometry, tokens)?;
-    attend(&q, &k.transpose(2, 3)?, &v, geometry, tokens)
-}
-
-/// The definition of [`attention_cached`] in candle operations.
-pub fn composed_cached(
-    qkv: &Tensor,
-    geometry: Geometry,
-    tokens: &Tokens,
-    keys: &Tensor,
-    values: &Tensor,
-) -> Result<Tensor> {
-    let [q, k, v] = split(&qkv.detach(), geometry, tokens)?;
-    keys.slice_set(&k.transpose(2, 3)?.contiguous()?, 3, tokens.past)?;
-    values.slice_set(&v.contiguous()?, 2, tokens.past)?;
-    let columns = tokens.columns();
-    let (keys, values) = (keys.narrow(3, 0, columns)?, values.narrow(2, 0, columns)?);
-    attend(&q, &keys.contiguous()?, &values.contiguous()?, geometry, tokens)
-}
-
-/// Queries and keys after rotation, and values, each `[batch, heads, time, head_dim]`.
-fn split(qkv: &Tensor, geometry: Geometry, tokens: &Tokens) -> Result<[Tensor; 3]> {
-    let Geometry { heads, head_dim, rotary_dims, .. } = geometry;
-    let Tokens { batch, time, .. } = *tokens;
-    let parts = qkv.reshape((batch, time, heads, 3, head_dim))?;
-    let part = |i: usize| -> Result<Tensor> { Ok(parts.narrow(3, i, 1)?.squeeze(3)?.transpose(1, 2)?.contiguous()?) };
-    let half = rotary_dims / 2;
-    let table = |of: fn(&(f64, f64)) -> f64| -> Result<Tensor> {
-        let values: Vec<f64> = tokens.turns.iter().map(of).collect();
-        let table = Tensor::from_vec(values, (batch, 1, time, half), &Device::Cpu)?;
-        Ok(table.to_dtype(qkv.dtype())?.to_device(qkv.device())?)
-    };
-    let (cos, sin) = (table(|t| t.0)?, table(|t| t.1)?);
-    let rotate = |x: Tensor| -> Result<Tensor> {
-        if half == 0 {
-            return Ok(x);
-        }
-        let (a, b) = (x.narrow(3, 0, half)?, x.narrow(3, half, half)?);
-        let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
-        let second = (b.broadcast_mul(&cos)? + a.broadcast_mul(&sin)?)?;
-        let rest = x.narrow(3, rotary_dims, head_dim - rotary_dims)?;
-        Ok(Tensor::cat(&[first, second, rest], 3)?)
-    };
-    Ok([rotate(part(0)?)?, rotate(part(1)?)?, part(2)?])
-}
-
-/// `q`: `[batch, heads, time, head_dim]`; `keys`: `[batch, heads, head_dim, columns]`; `values`: `[batch, heads, columns, head_dim]`.
-fn attend(q: &Tensor, keys: &Tensor, values: &Tensor, geometry: Geometry, tokens: &Tokens) -> Result<Tensor> {
-    let Tokens { batch, time, past, .. } = *tokens;
-    let columns = tokens.columns();
-    let seen = (0..batch).flat_map(|b| {
-        let visible = tokens.visible_of(b).0;
-        (0..time).flat_map(move |i| (0..columns).map(move |j| f64::from(u8::from(visible[j] && j <= past + i))))
-    });
-    let seen = Tensor::from_vec(seen.collect(), (batch, 1, time, columns), &Device::Cpu)?;
-    let seen = seen.to_dtype(q.dtype())?.to_device(q.device())?;
-    let scores = (q.contiguous()?.matmul(&keys.contiguous()?)? * geometry.scale())?; // [batch, heads, time, columns]
-    let scores = scores.broadcast_add(&((&seen - 1.0)? * 1e30)?)?;
-    let weights = candle_nn::ops::softmax(&scores, D::Minus1)?.broadcast_mul(&seen)?;
-    let context = weights.matmul(&values.contiguous()?)?; // [batch, heads, time, head_dim]
-    Ok(context.transpose(1, 2)?.contiguous()?.reshape((batch, time, geometry.width()))?)
 }
 
 #[derive(Debug)]
@@ -241,8 +215,8 @@ fn forward<T: Real>(
     out.par_chunks_mut(time * g.width()).zip(qkv.par_chunks(time * g.packed())).enumerate().for_each(
         |(b, (context, qkv))| {
             let (mut keys, mut values) = (Vec::new(), Vec::new());
-            for head in 0..g.heads {
-                let [_, k, v] = g.offsets(head);
+            for head in 0..g.kv_heads {
+                let [k, v] = g.key_value(head);
                 let head_keys = take_head(qkv, g.packed(), k, dim, tokens.turns_of(b), T::one());
                 keys.extend(transposed(&head_keys, dim));
                 values.extend(take_head(qkv, g.packed(), v, dim, &[], T::one()));
@@ -281,7 +255,7 @@ fn forward_cached<T: Real>(
     let capacity = l2.dims()[3];
     let (qkv, keys, values) = (elements::<T>(s1, l1)?, elements::<T>(s2, l2)?, elements::<T>(s3, l3)?);
     let mut out = vec![T::zero(); tokens.batch * tokens.time * g.width()];
-    let row = g.width() * capacity;
+    let row = g.kv_width() * capacity;
     out.par_chunks_mut(tokens.time * g.width())
         .zip(qkv.par_chunks(tokens.time * g.packed()))
         .zip(keys.par_chunks(row).zip(values.par_chunks(row)))
@@ -342,14 +316,14 @@ impl CustomOp3 for AttentionCached {
 }
 
 impl Append {
-    /// `cache`: the whole cache `[batch, heads, ..]`; `qkv`: `[batch, time, packed]`.
+    /// `cache`: the whole cache `[batch, kv_heads, ..]`; `qkv`: `[batch, time, packed]`.
     fn write<T: Real>(&self, cache: &mut [T], capacity: usize, qkv: &[T]) {
         let (g, tokens) = (&self.geometry, &self.tokens);
         let dim = g.head_dim;
-        let rows = cache.par_chunks_mut(g.width() * capacity).zip(qkv.par_chunks(tokens.time * g.packed()));
+        let rows = cache.par_chunks_mut(g.kv_width() * capacity).zip(qkv.par_chunks(tokens.time * g.packed()));
         rows.enumerate().for_each(|(b, (cache, qkv))| {
-            for head in 0..g.heads {
-                let [_, k, v] = g.offsets(head);
+            for head in 0..g.kv_heads {
+                let [k, v] = g.key_value(head);
                 let cache = &mut cache[head * dim * capacity..][..dim * capacity];
                 match self.part {
                     Part::Values => {
@@ -394,77 +368,4 @@ impl InplaceOp2 for Append {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::testing::*;
-    use super::*;
-
-    const GEOMETRY: Geometry = Geometry { heads: 3, head_dim: 10, rotary_dims: 6, theta: 10_000.0 };
-
-    /// Rows of 37 tokens: one left-padded by 5, one right-padded by 3, one with a hole.
-    fn tokens(dtype: DType) -> Tokens {
-        let (batch, time) = (3, 37);
-        let mut visible = vec![true; batch * time];
-        visible[..5].fill(false);
-        visible[2 * time - 3..2 * time].fill(false);
-        visible[2 * time + 20] = false;
-        let positions: Vec<u32> = (0..batch as u32).flat_map(|b| (0..time as u32).map(move |i| i + b)).collect();
-        Tokens::new(&GEOMETRY, &positions, visible, batch, dtype)
-    }
-
-    #[test]
-    fn fused_and_composed_attention_agree_and_the_gradient_is_the_slope() {
-        let qkv = random("qkv", &[3, 37, 90], DType::F64);
-        for partial in [GEOMETRY, Geometry { rotary_dims: 10, ..GEOMETRY }, Geometry { rotary_dims: 0, ..GEOMETRY }] {
-            let at = |dtype| {
-                let Tokens { batch, ref visible, .. } = tokens(dtype);
-                let positions: Vec<u32> = (0..3 * 37).map(|i| i % 41).collect();
-                Tokens::new(&partial, &positions, visible.to_vec(), batch, dtype)
-            };
-            let fused = |a: &[Tensor]| attention(&a[0], partial, &at(a[0].dtype())).unwrap();
-            let slow = |a: &[Tensor]| composed(&a[0], partial, &at(a[0].dtype())).unwrap();
-            agree(std::slice::from_ref(&qkv), fused, slow, [3e-6, 1e-12]);
-            matches_finite_differences(std::slice::from_ref(&qkv), fused, 1e-6);
-        }
-    }
-
-    #[test]
-    fn attention_by_pieces_through_the_cache_equals_attention_at_once_bit_for_bit() {
-        let qkv = random("qkv", &[3, 37, 90], DType::F32);
-        let whole = tokens(DType::F32);
-        let at_once = attention(&qkv, GEOMETRY, &whole).unwrap();
-        let keys = Tensor::zeros((3, 3, 10, 40), DType::F32, &Device::Cpu).unwrap();
-        let values = Tensor::zeros((3, 3, 40, 10), DType::F32, &Device::Cpu).unwrap();
-        let mut past = 0;
-        for step in [20, 1, 1, 15] {
-            let columns = past + step;
-            let visible = (0..3).flat_map(|b| whole.visible[b * 37..][..columns].to_vec()).collect();
-            let positions: Vec<u32> = (0..3).flat_map(|b| (past..columns).map(move |i| (i + b) as u32)).collect();
-            let tokens = Tokens::new(&GEOMETRY, &positions, visible, 3, DType::F32);
-            let piece = qkv.narrow(1, past, step).unwrap();
-            let fused = attention_cached(&piece, GEOMETRY, &tokens, &keys, &values).unwrap();
-            let expected = at_once.narrow(1, past, step).unwrap();
-            assert_eq!(difference(&fused, &expected), 0.0);
-            let slow = composed_cached(&piece, GEOMETRY, &tokens, &keys, &values).unwrap();
-            assert!(difference(&slow, &expected) < 2e-6);
-            past = columns;
-        }
-    }
-
-    #[test]
-    fn left_padding_changes_no_bit_of_the_real_tokens() {
-        let qkv = random("qkv", &[1, 21, 90], DType::F32);
-        let padding = random("padding", &[1, 7, 90], DType::F32);
-        let positions: Vec<u32> = (0..21).collect();
-        let plain = Tokens::new(&GEOMETRY, &positions, vec![true; 21], 1, DType::F32);
-        let padded_positions: Vec<u32> = (0..28u32).map(|i| i.saturating_sub(7)).collect();
-        let visible = (0..28).map(|j| j >= 7).collect();
-        let padded = Tokens::new(&GEOMETRY, &padded_positions, visible, 1, DType::F32);
-        let a = attention(&qkv, GEOMETRY, &plain).unwrap();
-        let b = attention(&Tensor::cat(&[&padding, &qkv], 1).unwrap(), GEOMETRY, &padded).unwrap();
-        assert_eq!(difference(&a, &b.narrow(1, 7, 21).unwrap()), 0.0);
-        assert_eq!(
-            difference(&b.narrow(1, 0, 7).unwrap(), &padding.zeros_like().unwrap().narrow(2, 0, 30).unwrap()),
-            0.0
-        );
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
-//! The affine map `x W^T + b`, with a bias whose gradient is not slow.
+//! The affine map `x W^T + b`, with a bias whose gradient is not slow and a frozen weight that costs none.
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{by_dtype, has_fused_form};
@@ -12,8 +12,9 @@ use crate::nn::real::{Real, elements, wide};
 /// A frozen weight (one that is not tracked) costs no gradient where the fused form runs.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     match bias {
-        Some(bias) if has_fused_form(x) => Ok(x.contiguous()?.apply_op3(weight, bias, Affine)?),
-        _ => composed(x, weight, bias),
+        _ if !has_fused_form(x) => composed(x, weight, bias),
+        Some(bias) => Ok(x.contiguous()?.apply_op3(weight, bias, Affine)?),
+        None => Ok(x.contiguous()?.apply_op2(weight, Product)?),
     }
 }
 
@@ -37,7 +38,11 @@ fn with_last(dims: &[usize], last: usize) -> Vec<usize> {
     dims
 }
 
+/// With a bias.
 struct Affine;
+
+/// Without.
+struct Product;
 
 /// Sums over rows, in chunks of a fixed size folded in order.
 struct ColumnSums;
@@ -89,6 +94,62 @@ fn column_sums<T: Real>(s: &CpuStorage, l: &Layout) -> candle_core::Result<(CpuS
     Ok((T::to_cpu_storage_owned(total), width.into()))
 }
 
+/// `x W^T`, `[.., outputs]`.
+fn product(
+    (s1, l1): (&CpuStorage, &Layout),
+    (s2, l2): (&CpuStorage, &Layout),
+) -> candle_core::Result<(CpuStorage, Shape)> {
+    let (outputs, inputs) = l2.shape().dims2()?;
+    if l1.dims().last() != Some(&inputs) || !l1.is_contiguous() {
+        candle_core::bail!("affine: {:?} by {:?}", l1.dims(), l2.dims());
+    }
+    let rows = l1.shape().elem_count() / inputs;
+    // Rows of all leading dimensions at once: a reshape outside would cost a gradient buffer of its own.
+    let flat = Layout::contiguous_with_offset((rows, inputs), l1.start_offset());
+    let [row, column] = *l2.stride() else { candle_core::bail!("affine: the weight is not a matrix") };
+    let transposed = Layout::new((inputs, outputs).into(), vec![column, row], l2.start_offset());
+    let product = s1.matmul(s2, (1, rows, outputs, inputs), &flat, &transposed)?;
+    Ok((product, with_last(l1.dims(), outputs).into()))
+}
+
+/// The gradients of x and weight that are asked for, from `dy` `[rows, outputs]`, detached.
+fn pull(x: &Tensor, weight: &Tensor, dy: &Tensor) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+    let rows = x.detach().reshape(((), weight.dim(1)?))?;
+    let dx = x.track_op().then(|| dy.matmul(&weight.detach())?.reshape(x.shape())).transpose()?;
+    Ok((dx, weight.track_op().then(|| dy.t()?.matmul(&rows)).transpose()?))
+}
+
+/// The gradient of the output as a matrix that belongs to no graph.
+fn flat(dy: &Tensor, weight: &Tensor) -> candle_core::Result<Tensor> {
+    dy.detach().contiguous()?.reshape(((), weight.dim(0)?))
+}
+
+impl CustomOp2 for Product {
+    fn name(&self) -> &'static str {
+        "product"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        product((s1, l1), (s2, l2))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        _: &Tensor,
+        dy: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        pull(x, weight, &flat(dy, weight)?)
+    }
+}
+
 impl CustomOp3 for Affine {
     fn name(&self) -> &'static str {
         "affine"
@@ -103,17 +164,11 @@ impl CustomOp3 for Affine {
         s3: &CpuStorage,
         l3: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (outputs, inputs) = l2.shape().dims2()?;
-        if l1.dims().last() != Some(&inputs) || !l1.is_contiguous() || l3.dims() != [outputs] {
-            candle_core::bail!("affine: {:?} by {:?} plus {:?}", l1.dims(), l2.dims(), l3.dims());
+        let (product, shape) = product((s1, l1), (s2, l2))?;
+        if l3.dims() != &l2.dims()[..1] {
+            candle_core::bail!("affine: {:?} plus {:?}", shape.dims(), l3.dims());
         }
-        let rows = l1.shape().elem_count() / inputs;
-        // Rows of all leading dimensions at once: a reshape outside would cost a gradient buffer of its own.
-        let flat = Layout::contiguous_with_offset((rows, inputs), l1.start_offset());
-        let [row, column] = *l2.stride() else { candle_core::bail!("affine: the weight is not a matrix") };
-        let transposed = Layout::new((inputs, outputs).into(), vec![column, row], l2.start_offset());
-        let product = s1.matmul(s2, (1, rows, outputs, inputs), &flat, &transposed)?;
-        Ok((by_dtype!(s1, biased, product, (s3, l3))?, with_last(l1.dims(), outputs).into()))
+        Ok((by_dtype!(s1, biased, product, (s3, l3))?, shape))
     }
 
     fn bwd(
@@ -124,14 +179,9 @@ impl CustomOp3 for Affine {
         _: &Tensor,
         dy: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (outputs, inputs) = weight.dims2()?;
-        // Detached: nothing computed here belongs to a graph.
-        let dy = dy.detach().contiguous()?.reshape(((), outputs))?;
-        let rows = x.detach().reshape(((), inputs))?;
-        let dx = x.track_op().then(|| dy.matmul(&weight.detach())?.reshape(x.shape())).transpose()?;
-        let dw = weight.track_op().then(|| dy.t()?.matmul(&rows)).transpose()?;
-        let db = bias.track_op().then(|| dy.apply_op1_no_bwd(&ColumnSums)).transpose()?;
-        Ok((dx, dw, db))
+        let dy = flat(dy, weight)?;
+        let (dx, dw) = pull(x, weight, &dy)?;
+        Ok((dx, dw, bias.track_op().then(|| dy.apply_op1_no_bwd(&ColumnSums)).transpose()?))
     }
 }
 
@@ -162,14 +212,20 @@ mod tests {
         let fused = |a: &[Tensor]| linear(&a[0], &a[1], Some(&a[2])).unwrap();
         agree(&inputs, fused, |a| composed(&a[0], &a[1], Some(&a[2])).unwrap(), [2e-6, 1e-12]);
         matches_finite_differences(&inputs, fused, 1e-7);
+        let fused = |a: &[Tensor]| linear(&a[0], &a[1], None).unwrap();
+        agree(&inputs[..2], fused, |a| composed(&a[0], &a[1], None).unwrap(), [2e-6, 1e-12]);
+        matches_finite_differences(&inputs[..2], fused, 1e-7);
     }
 
     #[test]
     fn a_frozen_weight_gets_no_gradient() {
         let x = Var::from_tensor(&random("x", &[4, 3], DType::F32)).unwrap();
         let (weight, bias) = (random("w", &[2, 3], DType::F32), random("b", &[2], DType::F32));
-        let y = linear(&x, &weight, Some(&bias)).unwrap();
-        let gradients = y.sum_all().unwrap().backward().unwrap();
-        assert!(gradients.get(&x).is_some() && gradients.get(&weight).is_none() && gradients.get(&bias).is_none());
+        for bias in [Some(&bias), None] {
+            let y = linear(&x, &weight, bias).unwrap();
+            let gradients = y.sum_all().unwrap().backward().unwrap();
+            assert!(gradients.get(&x).is_some() && gradients.get(&weight).is_none());
+            assert!(bias.is_none_or(|bias| gradients.get(bias).is_none()));
+        }
     }
 }

@@ -6,6 +6,8 @@ pub mod attention;
 pub mod gelu;
 pub mod layer_norm;
 pub mod linear;
+pub mod rms_norm;
+pub mod swiglu;
 pub mod token_logprob;
 
 use candle_core::{DType, Tensor};

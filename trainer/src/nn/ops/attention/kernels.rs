@@ -77,32 +77,38 @@ pub(super) fn transposed<T: Real>(matrix: &[T], columns: usize) -> Vec<T> {
 }
 
 /// The weights of a block of queries over columns `first..last`, `[rows, last - first]`.
-/// `keys`: `[head_dim, ..]` with leading dimension `ldk`; query row r is column `column + r` of the sequence.
+/// `keys`: `[head_dim, ..]` with leading dimension `ldk`; query row r is column `column + r` of the sequence and sees
+/// nothing before the first column of its window, where its softmax starts.
 #[allow(clippy::too_many_arguments)]
 #[inline(always)]
 pub(super) fn weights<T: Real>(
     q: &[T],
-    dim: usize,
     keys: &[T],
     ldk: usize,
     visible: &[bool],
     first: usize,
     last: usize,
     column: usize,
+    g: &Geometry,
     out: &mut [T],
 ) {
+    let dim = g.head_dim;
     let (rows, n) = (q.len() / dim, last - first);
     product(rows, n, dim, q, Strides { row: dim, column: 1 }, &keys[first..], ldk, out, n);
     for (r, scores) in out.chunks_exact_mut(n).enumerate().take(rows) {
-        match column + r >= first {
-            true => softmax_row(scores, &visible[first..last], column + r - first),
-            false => scores.fill(T::zero()),
+        let column = column + r;
+        if column < first {
+            scores.fill(T::zero());
+            continue;
         }
+        let outside = g.earliest(column).saturating_sub(first);
+        scores[..outside].fill(T::zero());
+        softmax_row(&mut scores[outside..], &visible[first + outside..last], column - first - outside);
     }
 }
 
 wide! {
-    /// The context of one sequence. `keys`, `values`: those of all heads up to the last column, `capacity` columns each.
+    /// The context of one sequence. `keys`, `values`: those of all key heads up to the last column, `capacity` columns each.
     fn sequence_forward<T>(
         qkv: &[T],
         keys: &[T],
@@ -117,16 +123,18 @@ wide! {
         let ((visible, first), turns) = (tokens.visible_of(b), tokens.turns_of(b));
         let mut p = vec![T::zero(); BLOCK * tokens.columns()];
         for head in 0..g.heads {
-            let q = take_head(qkv, g.packed(), g.offsets(head)[0], dim, turns, T::of(g.scale()));
-            let keys = &keys[head * dim * capacity..][..dim * capacity];
-            let values = &values[head * dim * capacity..][..dim * capacity];
+            let q = take_head(qkv, g.packed(), g.query(head), dim, turns, T::of(g.scale()));
+            let start = head / g.group() * dim * capacity;
+            let (keys, values) = (&keys[start..][..dim * capacity], &values[start..][..dim * capacity]);
             for (block, q) in q.chunks(BLOCK * dim).enumerate() {
                 let (start, rows) = (block * BLOCK, q.len() / dim);
                 let last = past + start + rows;
                 if last <= first {
                     continue;
                 }
-                weights(q, dim, keys, capacity, visible, first, last, past + start, &mut p);
+                let column = past + start;
+                let first = first.max(g.earliest(column));
+                weights(q, keys, capacity, visible, first, last, column, g, &mut p);
                 let n = last - first;
                 let out = &mut context[start * width + head * dim..];
                 product(rows, dim, n, &p, Strides { row: n, column: 1 }, &values[first * dim..], dim, out, width);
@@ -146,45 +154,49 @@ wide! {
     ) {
         let (time, dim, width) = (tokens.time, g.head_dim, g.width());
         let ((visible, first), turns) = (tokens.visible_of(b), tokens.turns_of(b));
-        let half = g.rotary_dims / 2;
+        let half = tokens.pairs();
         let scale = T::of(g.scale());
         let mut p = vec![T::zero(); BLOCK * time];
         let mut dp = vec![T::zero(); BLOCK * time];
         let mut sum = vec![T::zero(); time * dim];
         let mut dq = vec![T::zero(); BLOCK * dim];
-        for head in 0..g.heads {
-            let [oq, ok, ov] = g.offsets(head);
-            let q = take_head(qkv, g.packed(), oq, dim, turns, scale);
+        for kv_head in 0..g.kv_heads {
+            let [ok, ov] = g.key_value(kv_head);
             let k = take_head(qkv, g.packed(), ok, dim, turns, T::one());
             let v = take_head(qkv, g.packed(), ov, dim, &[], T::one());
             let (k_t, v_t) = (transposed(&k, dim), transposed(&v, dim));
             let mut dk = vec![T::zero(); time * dim];
             let mut dv = vec![T::zero(); time * dim];
-            for (block, q) in q.chunks(BLOCK * dim).enumerate() {
-                let (start, rows) = (block * BLOCK, q.len() / dim);
-                let last = start + rows;
-                if last <= first {
-                    continue;
-                }
-                let n = last - first;
-                weights(q, dim, &k_t, time, visible, first, last, start, &mut p);
-                let dout = &dcontext[start * width + head * dim..];
-                product(rows, n, dim, dout, Strides { row: width, column: 1 }, &v_t[first..], time, &mut dp, n);
-                // dV += P^T dO
-                product(n, dim, rows, &p, Strides { row: 1, column: n }, dout, width, &mut sum, dim);
-                dv[first * dim..].iter_mut().zip(&sum[..n * dim]).for_each(|(d, &s)| *d += s);
-                // dS = P (dP - sum_j P dP)
-                for (p, dp) in p.chunks_exact(n).zip(dp.chunks_exact_mut(n)).take(rows) {
-                    let mean = lane_sum(n, |j| p[j] * dp[j]);
-                    dp.iter_mut().zip(p).for_each(|(d, &p)| *d = p * (*d - mean));
-                }
-                product(n, dim, rows, &dp, Strides { row: 1, column: n }, q, dim, &mut sum, dim);
-                dk[first * dim..].iter_mut().zip(&sum[..n * dim]).for_each(|(d, &s)| *d += s);
-                product(rows, dim, n, &dp, Strides { row: n, column: 1 }, &k[first * dim..], dim, &mut dq, dim);
-                for (r, dq) in dq.chunks_exact_mut(dim).enumerate().take(rows) {
-                    rotate(dq, &turns[(start + r) * half..][..half], -1.0);
-                    let out = &mut dqkv[(start + r) * g.packed() + oq..][..dim];
-                    out.iter_mut().zip(dq).for_each(|(o, &mut d)| *o = d * scale);
+            for head in kv_head * g.group()..(kv_head + 1) * g.group() {
+                let oq = g.query(head);
+                let q = take_head(qkv, g.packed(), oq, dim, turns, scale);
+                for (block, q) in q.chunks(BLOCK * dim).enumerate() {
+                    let (start, rows) = (block * BLOCK, q.len() / dim);
+                    let last = start + rows;
+                    if last <= first {
+                        continue;
+                    }
+                    let first = first.max(g.earliest(start));
+                    let n = last - first;
+                    weights(q, &k_t, time, visible, first, last, start, g, &mut p);
+                    let dout = &dcontext[start * width + head * dim..];
+                    product(rows, n, dim, dout, Strides { row: width, column: 1 }, &v_t[first..], time, &mut dp, n);
+                    // dV += P^T dO
+                    product(n, dim, rows, &p, Strides { row: 1, column: n }, dout, width, &mut sum, dim);
+                    dv[first * dim..].iter_mut().zip(&sum[..n * dim]).for_each(|(d, &s)| *d += s);
+                    // dS = P (dP - sum_j P dP)
+                    for (p, dp) in p.chunks_exact(n).zip(dp.chunks_exact_mut(n)).take(rows) {
+                        let mean = lane_sum(n, |j| p[j] * dp[j]);
+                        dp.iter_mut().zip(p).for_each(|(d, &p)| *d = p * (*d - mean));
+                    }
+                    product(n, dim, rows, &dp, Strides { row: 1, column: n }, q, dim, &mut sum, dim);
+                    dk[first * dim..].iter_mut().zip(&sum[..n * dim]).for_each(|(d, &s)| *d += s);
+                    product(rows, dim, n, &dp, Strides { row: n, column: 1 }, &k[first * dim..], dim, &mut dq, dim);
+                    for (r, dq) in dq.chunks_exact_mut(dim).enumerate().take(rows) {
+                        rotate(dq, &turns[(start + r) * half..][..half], -1.0);
+                        let out = &mut dqkv[(start + r) * g.packed() + oq..][..dim];
+                        out.iter_mut().zip(dq).for_each(|(o, &mut d)| *o = d * scale);
+                    }
                 }
             }
             for i in 0..time {

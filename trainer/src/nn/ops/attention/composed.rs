@@ -1,0 +1,94 @@
+//! What attention is, in plain candle operations: on every device and dtype, with gradients by candle's own rules.
+
+use candle_core::{D, Device, Tensor};
+
+use super::{Geometry, Packing, Tokens};
+use crate::Result;
+
+/// The definition of [`super::attention`] in candle operations.
+pub fn composed(qkv: &Tensor, geometry: Geometry, tokens: &Tokens) -> Result<Tensor> {
+    let [q, k, v] = split(qkv, geometry, tokens)?;
+    attend(&q, &k.transpose(2, 3)?, &v, geometry, tokens)
+}
+
+/// The definition of [`super::attention_cached`] in candle operations.
+pub fn composed_cached(
+    qkv: &Tensor,
+    geometry: Geometry,
+    tokens: &Tokens,
+    keys: &Tensor,
+    values: &Tensor,
+) -> Result<Tensor> {
+    let [q, k, v] = split(&qkv.detach(), geometry, tokens)?;
+    keys.slice_set(&k.transpose(2, 3)?.contiguous()?, 3, tokens.past)?;
+    values.slice_set(&v.contiguous()?, 2, tokens.past)?;
+    let columns = tokens.columns();
+    let (keys, values) = (keys.narrow(3, 0, columns)?, values.narrow(2, 0, columns)?);
+    attend(&q, &keys.contiguous()?, &values.contiguous()?, geometry, tokens)
+}
+
+/// Queries and keys after rotation, and values: `[batch, heads, time, head_dim]`, the last two with `kv_heads`.
+fn split(qkv: &Tensor, geometry: Geometry, tokens: &Tokens) -> Result<[Tensor; 3]> {
+    let Geometry { heads, kv_heads, head_dim, packing, .. } = geometry;
+    let Tokens { batch, time, .. } = *tokens;
+    let [q, k, v] = match packing {
+        Packing::PerHead => {
+            let parts = qkv.reshape((batch, time, heads, 3, head_dim))?;
+            let part = |i: usize| parts.narrow(3, i, 1)?.squeeze(3);
+            [part(0)?, part(1)?, part(2)?]
+        }
+        Packing::PerPart => {
+            let part = |heads: usize, start: usize| {
+                qkv.narrow(2, start, heads * head_dim)?.contiguous()?.reshape((batch, time, heads, head_dim))
+            };
+            let (width, kv_width) = (geometry.width(), geometry.kv_width());
+            [part(heads, 0)?, part(kv_heads, width)?, part(kv_heads, width + kv_width)?]
+        }
+    };
+    let by_head = |x: Tensor| -> Result<Tensor> { Ok(x.transpose(1, 2)?.contiguous()?) };
+    let half = tokens.pairs();
+    let table = |of: fn(&(f64, f64)) -> f64| -> Result<Tensor> {
+        let values: Vec<f64> = tokens.turns.iter().map(of).collect();
+        let table = Tensor::from_vec(values, (batch, 1, time, half), &Device::Cpu)?;
+        Ok(table.to_dtype(qkv.dtype())?.to_device(qkv.device())?)
+    };
+    let (cos, sin) = (table(|t| t.0)?, table(|t| t.1)?);
+    let rotate = |x: Tensor| -> Result<Tensor> {
+        if half == 0 {
+            return Ok(x);
+        }
+        let (a, b) = (x.narrow(3, 0, half)?, x.narrow(3, half, half)?);
+        let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
+        let second = (b.broadcast_mul(&cos)? + a.broadcast_mul(&sin)?)?;
+        let rest = x.narrow(3, 2 * half, head_dim - 2 * half)?;
+        Ok(Tensor::cat(&[first, second, rest], 3)?)
+    };
+    Ok([rotate(by_head(q)?)?, rotate(by_head(k)?)?, by_head(v)?])
+}
+
+/// `q`: `[batch, heads, time, head_dim]`; `keys`: `[batch, kv_heads, head_dim, columns]`;
+/// `values`: `[batch, kv_heads, columns, head_dim]`.
+fn attend(q: &Tensor, keys: &Tensor, values: &Tensor, geometry: Geometry, tokens: &Tokens) -> Result<Tensor> {
+    let Geometry { heads, kv_heads, head_dim, .. } = geometry;
+    let Tokens { batch, time, past, .. } = *tokens;
+    let columns = tokens.columns();
+    let seen = (0..batch).flat_map(|b| {
+        let visible = tokens.visible_of(b).0;
+        (0..time).flat_map(move |i| {
+            let column = past + i;
+            let inside = geometry.earliest(column)..=column;
+            (0..columns).map(move |j| f64::from(u8::from(visible[j] && inside.contains(&j))))
+        })
+    });
+    let seen = Tensor::from_vec(seen.collect(), (batch, 1, time, columns), &Device::Cpu)?;
+    let seen = seen.to_dtype(q.dtype())?.to_device(q.device())?;
+    // The queries of a group lie behind each other, so that one product serves them all.
+    let grouped = (batch, kv_heads, geometry.group() * time, head_dim);
+    let by_head = (batch, heads, time, columns);
+    let scores = (q.contiguous()?.reshape(grouped)?.matmul(&keys.contiguous()?)? * geometry.scale())?;
+    let scores = scores.reshape(by_head)?.broadcast_add(&((&seen - 1.0)? * 1e30)?)?;
+    let weights = candle_nn::ops::softmax(&scores, D::Minus1)?.broadcast_mul(&seen)?;
+    let weights = weights.reshape((batch, kv_heads, geometry.group() * time, columns))?;
+    let context = weights.matmul(&values.contiguous()?)?.reshape((batch, heads, time, head_dim))?;
+    Ok(context.transpose(1, 2)?.contiguous()?.reshape((batch, time, geometry.width()))?)
+}
