@@ -148,7 +148,7 @@ pub fn data() -> Data {
 /// A value that is not finite.
 pub fn draw(data: &Data) -> Result<Figure> {
     let (rebel, measured) = (Role::Rebel.ink(), Role::Measured.ink());
-    let orbit = Plot::new("probability of rock", "probability of paper")
+    let orbit = Plot::new("probability of rock", "probability of scissors")
         .title("Orbit around the winner")
         .x_range(0.0, 1.0)
         .y_range(0.0, 1.0)
@@ -183,7 +183,7 @@ pub fn draw(data: &Data) -> Result<Figure> {
         .marked_line(measured, &format!("{} coin flips a response", data.flips), &runs(|h| h.coins.value))
         .marked_line(rebel.hollow(), "exact preferences", &runs(|h| h.exact));
     let note = format!(
-        "Rock beats paper by .9, paper beats scissors by .45, scissors beat rock by .225; the winner plays rock, paper, scissors \
+        "Rock beats scissors by .9, scissors beat paper by .45, paper beats rock by .225; the winner plays rock, scissors, paper \
          2 : 1 : 4. Left and middle: step size {}, {} exact steps. Right: from the uniform policy; coin flips are the mean of {SEEDS} \
          seeds with its 95% t interval. The last iterate spirals outwards, the average of the iterates goes in.",
         data.eta,
