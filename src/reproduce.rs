@@ -36,8 +36,9 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         seed: 0,
         instances: 1000,
         thorough: false,
+        brief: true,
         json: false,
-        html: None,
+        html: Some(arguments.out.join("claims.html")),
         list: false,
     };
     let verified = verify::run(&claims)?;

@@ -19,6 +19,9 @@ pub struct Arguments {
     /// Larger instances; takes longer
     #[arg(long)]
     pub thorough: bool,
+    /// Print one line a claim
+    #[arg(long, conflicts_with = "json")]
+    pub brief: bool,
     /// Print the reports as JSON, for machines
     #[arg(long)]
     pub json: bool,
@@ -44,8 +47,10 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     let mut reports = vec![];
     for claim in chosen {
         let report = claim.run(&settings)?;
-        if !arguments.json {
-            print(&report);
+        match (arguments.json, arguments.brief) {
+            (true, _) => {}
+            (false, true) => say!("{:<26} {}: {}", report.id, report.title, verdict(&report)),
+            (false, false) => print(&report),
         }
         reports.push(report);
     }
@@ -93,14 +98,17 @@ fn choose(ids: &[String]) -> Result<Vec<&'static Claim>> {
     Ok(chosen)
 }
 
-/// One claim as a person reads it.
-fn print(report: &Report) {
-    let verdict = match report.verdict {
+fn verdict(report: &Report) -> &'static str {
+    match report.verdict {
         Verdict::Verified => "verified",
         Verdict::VerifiedUnderCondition => "verified under its condition",
         Verdict::FalseAsWorded => "false as worded: the counter-example holds",
         Verdict::NotVerified => "NOT VERIFIED",
-    };
+    }
+}
+
+/// One claim as a person reads it.
+fn print(report: &Report) {
     say!("{}  {}", report.id, report.title);
     say!("  {}", report.statement);
     say!("  {} instances of: {}", report.instances, report.family);
@@ -110,7 +118,7 @@ fn print(report: &Report) {
     for control in &report.controls {
         say!("  {} control, {}: {}", mark(&control.measured), control.breaks, line(&control.measured));
     }
-    say!("  -> {verdict}\n");
+    say!("  -> {}\n", verdict(report));
 }
 
 fn mark(quantity: &Quantity) -> &'static str {
