@@ -135,6 +135,14 @@ fn line(quantity: &Quantity) -> String {
     format!("{} = {} ({limit}{})", quantity.name, number(quantity.value), interval.unwrap_or_default())
 }
 
+/// Near 1 by how far from 1 it is, which is what the ratio to a bound tells.
 fn number(value: f64) -> String {
-    if value == 0.0 || (1e-2..1e4).contains(&value.abs()) { format!("{value:.4}") } else { format!("{value:.2e}") }
+    let from_one = value - 1.0;
+    if value == 0.0 || value == 1.0 {
+        return format!("{}", value.abs());
+    }
+    if from_one.abs() < 5e-5 {
+        return format!("1 {} {:.1e}", if from_one < 0.0 { '-' } else { '+' }, from_one.abs());
+    }
+    if (1e-2..1e4).contains(&value.abs()) { format!("{value:.4}") } else { format!("{value:.2e}") }
 }

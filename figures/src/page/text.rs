@@ -91,7 +91,7 @@ impl Text {
         self.add(&format!("<small>{}</small>", escape(text)))
     }
 
-    /// Appends a number as [`Text::number`] writes it.
+    /// Appends a number as [`Text::number`] writes it: near 1 by how far from 1 it is, which is what a bound's ratio tells.
     pub fn value(self, value: f64) -> Self {
         let magnitude = value.abs();
         if value.is_nan() {
@@ -100,6 +100,11 @@ impl Text {
         let sign = if value < 0.0 { "\u{2212}" } else { "" };
         if magnitude.is_infinite() {
             return self.add(&format!("{sign}\u{221e}"));
+        }
+        let from_one = magnitude - 1.0;
+        if from_one != 0.0 && from_one.abs() < 5e-5 {
+            let away = if from_one < 0.0 { "\u{2212}" } else { "+" };
+            return self.add(&format!("{sign}1\u{2009}{away}\u{2009}")).value(from_one.abs());
         }
         if magnitude == 0.0 || (1e-2..1e4).contains(&magnitude) {
             let text = format!("{magnitude:.4}");
@@ -133,6 +138,11 @@ mod tests {
         assert_eq!(written(0.25), "0.25");
         assert_eq!(written(-2.0), "\u{2212}2");
         assert_eq!(written(0.0), "0");
+        assert_eq!(written(1.0), "1");
+        assert_eq!(
+            written(1.0 - 2f64.powi(-20)),
+            "1\u{2009}\u{2212}\u{2009}9.54\u{2009}\u{d7}\u{2009}10<sup>\u{2212}7</sup>"
+        );
         assert_eq!(written(9999.96), "9999.96");
         assert_eq!(written(1e-9), "10<sup>\u{2212}9</sup>");
         assert_eq!(written(-2.5e6), "\u{2212}2.5\u{2009}\u{d7}\u{2009}10<sup>6</sup>");

@@ -1,6 +1,7 @@
 //! Claim 34 of the table: every objective's value and slope, from one definition each.
 
 use super::{Claim, Draw, Features, Findings, Quantity, Tag};
+use crate::bandit::{Bandit, Policy};
 use crate::error::InputError;
 use crate::objective::tape::Tape;
 use crate::objective::{Eta, NAMES, by_name, rebel};
@@ -123,7 +124,7 @@ fn gradient_at_the_tilt(draw: &mut Draw) -> Result<f64, InputError> {
     let (pi, eta) = (draw.policy(&bandit), draw.eta());
     let batch = Batch::of_pairs(bandit.weights(), &PairLaw::independent(&pi, &pi));
     let (old, reward) = (batch.values(pi.log()), batch.values(bandit.reward()));
-    let at = |policy: &crate::bandit::Policy| {
+    let at = |policy: &Policy| {
         let policy = Tabular::new(policy.log().clone())?;
         rebel_gradient(&batch, &old, &reward, &policy, eta).map(|gradient| size(&gradient))
     };
@@ -134,8 +135,11 @@ fn gradient_at_the_tilt(draw: &mut Draw) -> Result<f64, InputError> {
 /// from eta^2, and the ratio of their KL after five steps.
 fn published_scaling(draw: &mut Draw) -> Result<(f64, f64), InputError> {
     const ETA: f64 = 0.5;
-    // Tied rewards would make both steps zero.
-    let bandit = std::iter::repeat_with(|| draw.bandit(3, 5)).find(|bandit| bandit.range() > 0.1).expect("one comes");
+    // Where rewards are tied in every context that has weight, both steps are zero.
+    let gains = |bandit: &Bandit| {
+        bandit.optimum() - bandit.value(&Policy::uniform(bandit.contexts(), bandit.responses())) > 0.05
+    };
+    let bandit = std::iter::repeat_with(|| draw.bandit(3, 5)).find(gains).expect("one comes");
     let start = Tabular::new(draw.normals((bandit.contexts(), bandit.responses())))?;
     let pi = start.policy();
     let batch = Batch::of_pairs(bandit.weights(), &PairLaw::independent(&pi, &pi));

@@ -46,7 +46,8 @@ pub(super) const CLAIM: Claim = Claim {
         let (table, features) = (SelfPlay::tabular()?, SelfPlay::log_linear()?);
         let noisy = splits(&table, 100, 20, runs)?;
         let charged: Vec<f64> = noisy.iter().map(|one| 2.0 * (6.0 * one.eps_sampling).sqrt()).collect();
-        let noise = mean_interval(&noisy.iter().map(|one| one.sampling).collect::<Vec<_>>());
+        let charge = mean(&charged);
+        let noise = mean_interval(&noisy.iter().map(|one| one.sampling / charge).collect::<Vec<_>>());
         let (short, long) = (splits(&features, 100, 80, runs)?, splits(&features, 400, 80, runs)?);
         let (short_row, long_row) = (row(100, 80, &short), row(400, 80, &long));
         let forgotten = long.iter().map(|one| (one.gap_average - one.regret - one.sampling).abs());
@@ -59,7 +60,8 @@ pub(super) const CLAIM: Claim = Claim {
         })?;
         Ok(Findings::new()
             .measured(Quantity::at_most("DG(average) against its three terms, worst", identity, 1e-11))
-            .measured(Quantity::at_most("eps against eps_approx + eps_sampling, relative, worst", pythagoras, 1e-9))
+            // A fit close to the rank's cutoff magnifies rounding; a wrong split would be off by its whole.
+            .measured(Quantity::at_most("eps against eps_approx + eps_sampling, relative, worst", pythagoras, 1e-6))
             .measured(Quantity::ratio("DG(average) over the bound, worst", bound))
             .measured(Quantity::ratio("DG(average) over the sharp bound, worst", sharp))
             .measured(Quantity::at_most("merged options: DG/2 sqrt(C eps) against (1-p)/sqrt(1+pK-2p)", by_hand, 1e-12))
@@ -69,14 +71,10 @@ pub(super) const CLAIM: Claim = Claim {
                 two_options(),
                 0.93,
             ))
-            .measured(Quantity {
-                interval: Some((noise.low, noise.high)),
-                ..Quantity::at_most(
-                    "tabular, T = 100, N = 20: sampling term over 2 sqrt(C eps)",
-                    noise.value / mean(&charged),
-                    0.1,
-                )
-            })
+            .measured(
+                Quantity::at_most("tabular, T = 100, N = 20: sampling term over 2 sqrt(C eps)", noise.value, 0.1)
+                    .sampled(noise),
+            )
             .measured(Quantity::at_least(
                 "three features, N = 80: DG after 400 iterations above that after 100",
                 long_row.gap_average.value - short_row.gap_average.value,

@@ -72,7 +72,8 @@ pub(super) const CLAIM: Claim = Claim {
         let one_pair = analysed_runs(&five, &five.uniform(), ETA, (12, 1), RUNS, seed)?;
         Ok(Findings::new()
             .measured(Quantity::at_most("regret against its three terms, worst", identity, 1e-11))
-            .measured(Quantity::at_most("eps against eps_approx + eps_sampling, relative, worst", pythagoras, 1e-9))
+            // A fit close to the rank's cutoff magnifies rounding; a wrong split would be off by its whole.
+            .measured(Quantity::at_most("eps against eps_approx + eps_sampling, relative, worst", pythagoras, 1e-6))
             .measured(Quantity::ratio("regret over the bound of Theorem 1 with measured constants, worst", theorem1))
             .measured(Quantity::at_most("mean of the sampling term, standard errors, largest of 12", largest(0), 4.7))
             .measured(Quantity::ratio(
