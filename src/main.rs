@@ -44,7 +44,7 @@ struct Arguments {
     #[command(subcommand)]
     command: Command,
     /// Threads to compute with; 0 takes one per core. Results do not depend on it beyond what the README states.
-    #[arg(long, global = true, default_value_t = 0, value_name = "N")]
+    #[arg(long, global = true, default_value_t = 0, value_name = "N", value_parser = threads)]
     threads: usize,
 }
 
@@ -73,6 +73,20 @@ fn say_line(text: std::fmt::Arguments<'_>) {
     }
 }
 
+/// The error and its causes on one line; a cause that the line tells already is not told again.
+fn one_line(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |line, cause| match cause.to_string() {
+        cause if line.is_empty() => cause,
+        cause if line.contains(&cause) => line,
+        cause => format!("{line}: {cause}"),
+    })
+}
+
+/// A number of threads that a machine could have.
+fn threads(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&n| n <= 1024).ok_or_else(|| "expected a whole number from 0 to 1024".to_owned())
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome =
@@ -90,7 +104,7 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::from(1),
         Err(error) => {
             use std::io::Write;
-            let _ = writeln!(std::io::stderr(), "rebel: {error:#}");
+            let _ = writeln!(std::io::stderr(), "rebel: {}", one_line(&error));
             let usage = matches!(error.downcast_ref(), Some(rebel_trainer::Error::Usage(_)));
             ExitCode::from(if usage { 2 } else { 1 })
         }

@@ -38,8 +38,12 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         None => {
             let text = std::fs::read_to_string(case).map_err(|e| Error::file(case, e))?;
             let file: serde_json::Value = serde_json::from_str(&text).map_err(|e| Error::file(case, e))?;
-            let results = rebel_theory::vectors::run(&file).with_context(|| case.display().to_string())?;
-            say!("{results}");
+            let outcome = rebel_theory::vectors::run_all(&file).with_context(|| case.display().to_string())?;
+            say!("{}", outcome.answers);
+            for failure in &outcome.failed {
+                eprintln!("rebel: {}: {failure}", case.display());
+            }
+            return Ok(outcome.failed.is_empty());
         }
     }
     Ok(true)

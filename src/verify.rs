@@ -42,6 +42,9 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         }
         return Ok(true);
     }
+    if let Some(path) = arguments.html.as_ref().filter(|path| path.is_dir()) {
+        bail!(rebel_trainer::Error::Usage(format!("--html {}: is a folder (expected a file)", path.display())));
+    }
     let settings =
         Settings { seed: arguments.seed, instances: arguments.instances as usize, thorough: arguments.thorough };
     let mut reports = vec![];
@@ -84,9 +87,10 @@ fn choose(ids: &[String]) -> Result<Vec<&'static Claim>> {
     if ids.is_empty() {
         return Ok(claims::all());
     }
-    let mut chosen = vec![];
+    let mut chosen: Vec<&'static Claim> = vec![];
     for id in ids {
         match claims::find(id) {
+            Some(claim) if chosen.iter().any(|one| one.id == claim.id) => {}
             Some(claim) => chosen.push(claim),
             None => {
                 let known: Vec<&str> = claims::all().iter().map(|claim| claim.id).collect();

@@ -28,11 +28,12 @@ pub fn claims_page(reports: &[Report]) -> Result<String> {
     let mut page = Page::new("The claims of REBEL, measured");
     let passed = reports.iter().filter(|report| report.passed()).count();
     page.prose(
-        Text::from("Every statement of ")
+        Text::from("What is stated in ")
             .link("REBEL: Reinforcement Learning via Regressing Relative Rewards", "https://arxiv.org/abs/2404.16767")
             .plain(
-                " is a measurement here: identities on random instances, inequalities by the worst ratio of measured to bound, \
-                 exponents with intervals, and beside each a control, in which a condition is broken and the statement must fail.",
+                ", and what follows from checking it, is a measurement here: identities on random instances, inequalities by the worst ratio of measured to bound, \
+                 exponents with intervals, and beside each a control, in which a condition is broken and the statement must fail (or restored, \
+                 and it holds again). Labels such as E1.2 and N5.1 number the project's experiments and negative controls.",
             ),
     );
     page.prose(tally(reports, passed));

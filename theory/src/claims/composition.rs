@@ -23,7 +23,7 @@ pub(super) const CLAIM: Claim = Claim {
             Ok([last.distance(&tilt(&start, bandit.reward(), eta * steps as f64))])
         })?;
         // Each step sees another reward: the sum of them is what counts, and the last alone does not tell it.
-        let moving = trials.each("moving", trials.settings().instances, |draw| {
+        let moving = trials.each("moving", trials.settings().instances.max(100), |draw| {
             let bandit = draw.bandit(4, 8);
             let (start, eta, steps) = (draw.policy(&bandit), draw.eta(), draw.size(2, 20));
             let mut last: Policy = start.clone();

@@ -45,7 +45,7 @@ pub(super) const CLAIM: Claim = Claim {
             let kind = [Features::Generic, Features::Collinear, Features::Wide][draw.instance() % 3];
             Ok([problem(draw, |draw, bandit| draw.log_linear(bandit, kind))?.numeric_error()?])
         })?;
-        let slopes = trials.each("slope", trials.settings().instances.min(100), slope_of_distance)?;
+        let slopes = trials.each("slope", trials.settings().instances.clamp(50, 100), slope_of_distance)?;
         let slope = bootstrap_mean(&slopes, 1000, trials.settings().seed);
         let findings = Findings::new()
             .measured(Quantity::at_most("log-linear: formula against least squares, relative", log_linear, 1e-9))
@@ -163,7 +163,7 @@ fn slope_of_distance(draw: &mut Draw) -> Result<f64, InputError> {
 
 /// The negative controls N2.1 to N2.4, on generic log-linear policies that cannot represent the reward.
 fn controls(trials: &Trials, findings: Findings) -> Result<Findings, InputError> {
-    let count = trials.settings().instances;
+    let count = trials.settings().instances.max(100); // medians need some
     let off_policy = trials.each("N2.1", count, |draw| {
         let problem = misspecified(draw)?;
         let nu = draw.policy(&problem.bandit);

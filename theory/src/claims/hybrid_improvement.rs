@@ -26,7 +26,7 @@ pub(super) const CLAIM: Claim = Claim {
             let change = bandit.value(&policy.moved(&step.delta).policy()) - bandit.value(&policy.policy());
             largest = largest.max(change / eta);
         }
-        let random = trials.each("random", trials.settings().instances, |draw| {
+        let random = trials.each("random", trials.settings().instances.max(200), |draw| {
             let bandit = Bandit::new(Array1::ones(1), draw.normals((1, 5)))?;
             let policy = LogLinear::new(draw.normals((1, 5, 1)), draw.normals(1) * 0.3)?;
             let mu = Policy::pure(&[draw.size(0, 4)], 5);

@@ -40,7 +40,7 @@ pub(super) const CLAIM: Claim = Claim {
             ])
         })?;
         // The best response is missing at the start: no number of exact steps brings it back.
-        let unsupported = trials.each("support", trials.settings().instances, |draw| {
+        let unsupported = trials.each("support", trials.settings().instances.max(100), |draw| {
             let bandit = draw.bandit(4, 8);
             let best = bandit.best();
             let mut logits: Array2<f64> = draw.normals((bandit.contexts(), bandit.responses()));
@@ -51,7 +51,7 @@ pub(super) const CLAIM: Claim = Claim {
         })?;
         let (regained, regret): (Vec<f64>, Vec<f64>) = unsupported.into_iter().unzip();
         // Both draws miss the first response: nothing compares it, so the regression leaves it where it was.
-        let uncompared = trials.each("uncompared", trials.settings().instances, |draw| {
+        let uncompared = trials.each("uncompared", trials.settings().instances.max(100), |draw| {
             let bandit = draw.bandit(4, 8);
             let (old, eta) = (draw.policy(&bandit), draw.eta());
             let mut logits = old.log().clone();

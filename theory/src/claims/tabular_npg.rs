@@ -43,7 +43,7 @@ pub(super) const CLAIM: Claim = Claim {
             let error = (&step - &expected).fold(0.0, |m: f64, d| m.max(d.abs()));
             Ok([error / eta, next.distance(&tilted), rank.abs_diff(full_rank) as f64])
         })?;
-        let slopes = trials.each("tokens", trials.settings().instances.min(200), slope_of_token_error)?;
+        let slopes = trials.each("tokens", trials.settings().instances.clamp(50, 200), slope_of_token_error)?;
         let slope = bootstrap_mean(&slopes, 1000, trials.settings().seed);
         Ok(Findings::new()
             .measured(Quantity::at_most("step against r minus its unweighted mean, reward", closed_form, 1e-9))

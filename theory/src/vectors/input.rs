@@ -8,7 +8,7 @@ use ndarray::{Array1, Array2, Array3, Axis};
 use serde_json::{Map, Value};
 
 /// Largest number of steps a case may ask for.
-const MAX_STEPS: u64 = 10_000_000;
+const MAX_STEPS: u64 = 1_000_000;
 
 /// The input object of one case.
 pub(crate) struct Fields<'a> {

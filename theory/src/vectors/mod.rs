@@ -135,10 +135,26 @@ fn operation(name: &str) -> Option<Operation> {
     })
 }
 
-/// Computes a file of vectors: `{"results":[{"id","output"}, ..], "skipped":[{"id","op","skipped"}, ..]}`.
-///
-/// A case whose operation is unknown is listed in `skipped` with its name; nothing is made up for it.
+/// What a file of vectors came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// `{"results":[{"id","output"}, ..], "skipped":[{"id","op","skipped"}, ..]}`. A case whose operation is unknown is
+    /// listed in `skipped` with its name; nothing is made up for it.
+    pub answers: Value,
+    /// Why cases that are in neither list could not be computed.
+    pub failed: Vec<VectorError>,
+}
+
+/// Computes a file of vectors in which every case is sound: the answers of [`run_all`], or the first case's failure.
 pub fn run(file: &Value) -> Result<Value, VectorError> {
+    let outcome = run_all(file)?;
+    outcome.failed.into_iter().next().map_or(Ok(outcome.answers), Err)
+}
+
+/// Computes a file of vectors, case by case; one that cannot be computed does not keep the others from it.
+///
+/// Fails where the file as a whole is none, or a case has no name or no operation.
+pub fn run_all(file: &Value) -> Result<Outcome, VectorError> {
     let bad = |field: &str, problem: &str| VectorError::File { field: field.to_owned(), problem: problem.to_owned() };
     let schema = file.get("schema").and_then(Value::as_str).unwrap_or_default();
     if schema != SCHEMA {
@@ -147,7 +163,7 @@ pub fn run(file: &Value) -> Result<Value, VectorError> {
     let cases =
         file.get("cases").and_then(Value::as_array).ok_or_else(|| bad("cases", "is missing (expected a list)"))?;
     let mut results = Vec::with_capacity(cases.len());
-    let mut skipped = Vec::new();
+    let (mut skipped, mut failed) = (Vec::new(), Vec::new());
     for (n, case) in cases.iter().enumerate() {
         let text = |key: &str| {
             let missing = || bad(&format!("cases[{n}].{key}"), "is missing (expected a text)");
@@ -162,13 +178,16 @@ pub fn run(file: &Value) -> Result<Value, VectorError> {
         let missing =
             || Failure::Field { field: "input".to_owned(), problem: "is missing (expected an object)".to_owned() };
         let output = input.ok_or_else(missing).and_then(|input| compute(&Fields::new(input)));
-        let output = output.map_err(|failure| failure.in_case(id))?;
-        results.push(json!({ "id": id, "output": output }));
+        match output {
+            Ok(output) => results.push(json!({ "id": id, "output": output })),
+            Err(failure) => failed.push(failure.in_case(id)),
+        }
     }
-    Ok(Value::Object(Map::from_iter([
+    let answers = Value::Object(Map::from_iter([
         ("results".to_owned(), Value::Array(results)),
         ("skipped".to_owned(), Value::Array(skipped)),
-    ])))
+    ]));
+    Ok(Outcome { answers, failed })
 }
 
 /// A number, or null where it is not defined.
@@ -218,9 +237,18 @@ mod tests {
         assert_eq!(with("pi0", json!([[0.5, 0.6]])), "c7: pi0[0]: sums to 1.1 (expected 1)");
         assert_eq!(with("pi0", json!([[0.2, 0.3, 0.5]])), "c7: pi0: shape [1, 3] (expected [1, 2])");
         assert_eq!(with("r", json!([[1.0], [0.0, 1.0]])), "c7: r: its rows differ in length (expected a table)");
-        assert_eq!(with("T", json!(1.5)), "c7: T: 1.5 (expected a whole number from 0 to 10000000)");
+        assert_eq!(with("T", json!(1.5)), "c7: T: 1.5 (expected a whole number from 0 to 1000000)");
         assert_eq!(with("rho", json!([])), "c7: rho: is empty (expected at least one entry)");
         assert_eq!(case(json!({})), "c7: rho: is missing (expected a list of numbers)");
+    }
+
+    #[test]
+    fn case_that_cannot_be_computed_leaves_the_others_their_answers() {
+        let case = |id: &str, s: f64| json!({ "id": id, "op": "kl_tilt_sharp", "input": { "s": [s] } });
+        let outcome = run_all(&json!({ "schema": SCHEMA, "cases": [case("bad", -1.0), case("good", 1.0)] })).unwrap();
+        assert_eq!(outcome.answers["results"][0]["id"], "good");
+        assert_eq!(outcome.failed.len(), 1);
+        assert!(outcome.failed[0].to_string().starts_with("bad: s: -1 "), "{}", outcome.failed[0]);
     }
 
     #[test]
