@@ -442,7 +442,7 @@ fn verify_reports_a_claim_and_its_control_to_machines() {
 }
 
 #[test]
-fn verify_writes_a_page_that_is_the_same_twice_and_names_a_file_it_cannot_write() {
+fn verify_writes_a_page_that_is_the_same_twice_and_names_a_folder_given_for_a_file() {
     let folder = TempDir::new().unwrap();
     let page = |name: &str| {
         let file = folder.path().join(name);
@@ -457,7 +457,7 @@ fn verify_writes_a_page_that_is_the_same_twice_and_names_a_file_it_cannot_write(
     let taken =
         rebel().args(["verify", "--claim", "token-npg", "--instances", "1", "--html"]).arg(folder.path()).output();
     let (code, line) = complaint(&taken.unwrap());
-    assert_eq!(code, 1);
+    assert_eq!(code, 2);
     assert!(line.contains(&folder.path().display().to_string()), "{line}");
 }
 

@@ -126,7 +126,10 @@ fn what_does_not_fit_is_refused_by_name_and_index() {
         replay(json!({ "y": [0, 2], "y2": [0, 1], "o": [0, 0], "o2": [0, 0] })),
         "edge: iterations[0].y[1]: 2 (expected an index below 2)"
     );
-    assert_eq!(replay(json!({ "y": [0], "y2": [0, 1], "o": [0], "o2": [0] })), "edge: y2: shape [2] (expected [1])");
+    assert_eq!(
+        replay(json!({ "y": [0], "y2": [0, 1], "o": [0], "o2": [0] })),
+        "edge: iterations[0].y2: shape [2] (expected [1])"
+    );
     assert_eq!(replay(json!({ "y": [0] })), "edge: iterations[0].y2: is missing (expected a list of indices)");
     assert_eq!(replay(json!(7)), "edge: iterations[0]: 7 (expected an object)");
     let run = |checkpoints: Value| json!({ "rho": [1.0], "L": [l], "pi0": [[0.5, 0.5]], "eta": 1.0, "T": 3, "checkpoints": checkpoints });

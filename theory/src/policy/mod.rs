@@ -57,7 +57,10 @@ pub fn centred(mut features: Array3<f64>, pi: &Policy) -> Array3<f64> {
         for mut column in rows.columns_mut() {
             let mean = prob.dot(&column);
             let largest = column.fold(0.0, |m: f64, f| m.max(f.abs()));
-            column.mapv_inplace(|f| if (f - mean).abs() <= ROUNDING * largest { 0.0 } else { f - mean });
+            // Equal for every response, it is its mean, however the probabilities round.
+            let (low, high) = column.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), &f| (a.min(f), b.max(f)));
+            let constant = high - low <= ROUNDING * largest;
+            column.mapv_inplace(|f| if constant || (f - mean).abs() <= ROUNDING * largest { 0.0 } else { f - mean });
         }
     }
     features
@@ -67,6 +70,13 @@ pub fn centred(mut features: Array3<f64>, pi: &Policy) -> Array3<f64> {
 pub(crate) mod tests {
     use super::*;
     use ndarray::{Axis, array};
+
+    #[test]
+    fn feature_of_the_context_alone_has_score_zero_though_probabilities_round() {
+        let pi = Policy::new("pi", array![[0.1, 0.2, 0.7 + 1e-10]]).unwrap();
+        let scores = centred(array![[[0.3], [0.3], [0.3]]], &pi);
+        assert!(scores.iter().all(|&g| g == 0.0));
+    }
 
     #[test]
     fn feature_of_the_context_alone_has_score_zero() {

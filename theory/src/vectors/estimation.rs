@@ -25,7 +25,8 @@ fn sample(input: &Fields, key: &'static str, shape: (usize, usize)) -> Result<Sa
         let (x, y) = (fields.indices("x")?, fields.indices("y")?);
         let pairs = DrawnPairs::new(&x, &y, fields.indices("i")?, fields.indices("j")?, shape)?;
         let noise = pairs.differences(&fields.vector("noise")?)?;
-        let again = fields.vector("noise2")?;
+        // a second label is asked of held-out pairs only
+        let again = fields.vector(if key == "heldout" { "noise2" } else { "noise" })?;
         error::shape("noise2", again.shape(), &[pairs.draws()])?;
         let again = pairs.differences(&again)?;
         Ok(Sample { pairs, noise, again })

@@ -60,6 +60,12 @@ pub fn spectrum(argument: &'static str, matrix: &Array2<f64>) -> Result<Spectrum
 pub fn singular(argument: &'static str, design: &Array2<f64>) -> Result<Singular, InputError> {
     error::finite(argument, design)?;
     let failed = || InputError::NoConvergence { argument };
+    let largest = design.fold(0.0, |m: f64, v| m.max(v.abs()));
+    if largest > 0.0 && !(1e-100..1e100).contains(&largest) {
+        // Squares of such entries leave the range of f64.
+        let Singular { u, s, vt } = singular(argument, &(design / largest))?;
+        return Ok(Singular { u, s: s * largest, vt });
+    }
     let matrix = to_nalgebra(design);
     if matrix.nrows() >= matrix.ncols() {
         let (u, s, v) = jacobi::decompose(matrix).ok_or_else(failed)?;
@@ -121,6 +127,16 @@ mod tests {
     use super::*;
     use approx::assert_abs_diff_eq;
     use ndarray::array;
+
+    #[test]
+    fn tiny_and_huge_designs_have_the_decomposition_of_moderate_ones() {
+        let design = array![[1.0, 2.0], [3.0, 4.0], [5.0, 7.0]];
+        let s = singular("design", &design).unwrap().s;
+        for scale in [1e-170, 1e170] {
+            let scaled = singular("design", &(&design * scale)).unwrap().s;
+            assert!(scaled.iter().zip(&s).all(|(a, b)| (a / (b * scale) - 1.0).abs() < 1e-13), "{scaled}");
+        }
+    }
 
     #[test]
     fn pseudo_inverse_of_singular_matrix_equals_number_by_hand() {
