@@ -84,18 +84,35 @@ fn agree(config: &DecoderConfig, store: &Store, mut last_logits: impl FnMut(&Ten
     }
 }
 
+/// Holds our decoder of `$json` against an oracle that keeps its cache inside, of `$their_json`.
+macro_rules! agree_with {
+    ($model:ty, $json:expr, $their_json:expr) => {
+        let (config, store) = ours(&$json);
+        let mut model = <$model>::new(&theirs(&$their_json), variables(&store)).unwrap();
+        agree(&config, &store, |text| {
+            model.clear_kv_cache();
+            model.forward(text, 0)
+        });
+    };
+}
+
+/// Holds our decoder of `json` against candle-transformers' Llama; gives our reading of it.
+fn agree_with_llama(json: &Value) -> DecoderConfig {
+    let (config, store) = ours(json);
+    let their_config = theirs::<llama::LlamaConfig>(json).into_config(false);
+    let model = llama::Llama::load(variables(&store), &their_config).unwrap();
+    agree(&config, &store, |text| {
+        let mut cache = llama::Cache::new(false, DType::F32, &their_config, &Device::Cpu)?;
+        model.forward(text, 0, &mut cache)
+    });
+    config
+}
+
 #[test]
 fn llama_with_one_key_head_is_the_oracles() {
     for (tied, kv_heads) in [(false, 1), (true, 5)] {
         let edit = json!({"tie_word_embeddings": tied, "num_key_value_heads": kv_heads});
-        let json = with(base("llama"), edit);
-        let (config, store) = ours(&json);
-        let their_config = theirs::<llama::LlamaConfig>(&json).into_config(false);
-        let model = llama::Llama::load(variables(&store), &their_config).unwrap();
-        agree(&config, &store, |text| {
-            let mut cache = llama::Cache::new(false, DType::F32, &their_config, &Device::Cpu)?;
-            model.forward(text, 0, &mut cache)
-        });
+        agree_with_llama(&with(base("llama"), edit));
     }
 }
 
@@ -106,13 +123,7 @@ fn llama_3_scaling_is_the_oracles_where_every_kind_of_wave_occurs() {
     // Heads of 12: waves of 6, 28, 131, ... positions; slow above 64, fast below 16.
     let sizes = json!({"hidden_size": 60, "rope_theta": 10000.0});
     let json = with(with(base("llama"), sizes), json!({"rope_scaling": scaling}));
-    let (config, store) = ours(&json);
-    let their_config = theirs::<llama::LlamaConfig>(&json).into_config(false);
-    let model = llama::Llama::load(variables(&store), &their_config).unwrap();
-    agree(&config, &store, |text| {
-        let mut cache = llama::Cache::new(false, DType::F32, &their_config, &Device::Cpu)?;
-        model.forward(text, 0, &mut cache)
-    });
+    let config = agree_with_llama(&json);
     // transformers 5 writes the same under another name, with the base inside.
     let mut newer = json.clone();
     newer.as_object_mut().unwrap().remove("rope_theta");
@@ -125,13 +136,8 @@ fn mistral_with_a_short_window_and_wide_heads_is_the_oracles() {
     // The oracle's window counts the tokens before the own one, the library's with it.
     for window in [1, 6, 16, 30] {
         let json = with(base("mistral"), json!({"head_dim": 14, "sliding_window": window}));
-        let (config, store) = ours(&json);
-        let their_json = with(json, json!({"sliding_window": window - 1}));
-        let mut model = mistral::Model::new(&theirs(&their_json), variables(&store)).unwrap();
-        agree(&config, &store, |text| {
-            model.clear_kv_cache();
-            model.forward(text, 0)
-        });
+        let their_json = with(json.clone(), json!({"sliding_window": window - 1}));
+        agree_with!(mistral::Model, json, their_json);
     }
 }
 
@@ -140,12 +146,7 @@ fn qwen_2_is_the_oracles() {
     for (tied, kv_heads) in [(false, 1), (true, 5)] {
         let edit = json!({"tie_word_embeddings": tied, "num_key_value_heads": kv_heads});
         let json = with(base("qwen2"), edit);
-        let (config, store) = ours(&json);
-        let mut model = qwen2::ModelForCausalLM::new(&theirs(&json), variables(&store)).unwrap();
-        agree(&config, &store, |text| {
-            model.clear_kv_cache();
-            model.forward(text, 0)
-        });
+        agree_with!(qwen2::ModelForCausalLM, json, json);
     }
 }
 
@@ -153,13 +154,8 @@ fn qwen_2_is_the_oracles() {
 fn qwen_2_with_a_window_in_every_layer_is_the_oracles() {
     let edit = json!({"use_sliding_window": true, "sliding_window": 7, "max_window_layers": 0});
     let json = with(base("qwen2"), edit);
-    let (config, store) = ours(&json);
-    let their_json = with(json, json!({"sliding_window": 6}));
-    let mut model = qwen2::ModelForCausalLM::new(&theirs(&their_json), variables(&store)).unwrap();
-    agree(&config, &store, |text| {
-        model.clear_kv_cache();
-        model.forward(text, 0)
-    });
+    let their_json = with(json.clone(), json!({"sliding_window": 6}));
+    agree_with!(qwen2::ModelForCausalLM, json, their_json);
 }
 
 #[test]
@@ -167,12 +163,7 @@ fn qwen_3_with_wide_heads_is_the_oracles() {
     for (bias, kv_heads) in [(false, 1), (true, 5)] {
         let edit = json!({"head_dim": 14, "attention_bias": bias, "num_key_value_heads": kv_heads});
         let json = with(base("qwen3"), edit);
-        let (config, store) = ours(&json);
-        let mut model = qwen3::ModelForCausalLM::new(&theirs(&json), variables(&store)).unwrap();
-        agree(&config, &store, |text| {
-            model.clear_kv_cache();
-            model.forward(text, 0)
-        });
+        agree_with!(qwen3::ModelForCausalLM, json, json);
     }
 }
 

@@ -37,7 +37,7 @@ impl Linear {
     }
 }
 
-/// Layer normalisation with gain and bias.
+/// Layer normalisation with gain and bias, by our own operation: candle_nn's of that name has no backward.
 #[derive(Debug, Clone)]
 pub struct LayerNorm {
     gain: Tensor,
@@ -63,7 +63,7 @@ impl LayerNorm {
     }
 }
 
-/// Normalisation by the root mean square, with gain.
+/// Normalisation by the root mean square, with gain, by our own operation: candle_nn's of that name has no backward.
 #[derive(Debug, Clone)]
 pub struct RmsNorm {
     gain: Tensor,

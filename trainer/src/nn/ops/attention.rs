@@ -11,10 +11,10 @@ mod kernels;
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, InplaceOp2, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, InplaceOp2, Layout, Tensor};
 use rayon::prelude::*;
 
-use super::{by_dtype, has_fused_form};
+use super::{Input, Output, has_fused_form, on_host};
 use crate::Result;
 use crate::nn::real::{Real, elements};
 use crate::nn::rope::Rope;
@@ -202,12 +202,7 @@ fn check(l: &Layout, g: &Geometry, tokens: &Tokens) -> candle_core::Result<()> {
     Ok(())
 }
 
-fn forward<T: Real>(
-    s: &CpuStorage,
-    l: &Layout,
-    g: &Geometry,
-    tokens: &Tokens,
-) -> candle_core::Result<(CpuStorage, Shape)> {
+fn forward<T: Real>((s, l): Input, g: &Geometry, tokens: &Tokens) -> Output {
     check(l, g, tokens)?;
     let (time, dim) = (tokens.time, g.head_dim);
     let qkv = elements::<T>(s, l)?;
@@ -227,12 +222,7 @@ fn forward<T: Real>(
     Ok((T::to_cpu_storage_owned(out), (tokens.batch, time, g.width()).into()))
 }
 
-fn backward<T: Real>(
-    (s1, l1): (&CpuStorage, &Layout),
-    (s2, l2): (&CpuStorage, &Layout),
-    g: &Geometry,
-    tokens: &Tokens,
-) -> candle_core::Result<(CpuStorage, Shape)> {
+fn backward<T: Real>((s1, l1): Input, (s2, l2): Input, g: &Geometry, tokens: &Tokens) -> Output {
     check(l1, g, tokens)?;
     let (qkv, dcontext) = (elements::<T>(s1, l1)?, elements::<T>(s2, l2)?);
     let mut out = vec![T::zero(); qkv.len()];
@@ -244,13 +234,7 @@ fn backward<T: Real>(
     Ok((T::to_cpu_storage_owned(out), l1.shape().clone()))
 }
 
-fn forward_cached<T: Real>(
-    (s1, l1): (&CpuStorage, &Layout),
-    (s2, l2): (&CpuStorage, &Layout),
-    (s3, l3): (&CpuStorage, &Layout),
-    g: &Geometry,
-    tokens: &Tokens,
-) -> candle_core::Result<(CpuStorage, Shape)> {
+fn forward_cached<T: Real>((s1, l1): Input, (s2, l2): Input, (s3, l3): Input, g: &Geometry, tokens: &Tokens) -> Output {
     check(l1, g, tokens)?;
     let capacity = l2.dims()[3];
     let (qkv, keys, values) = (elements::<T>(s1, l1)?, elements::<T>(s2, l2)?, elements::<T>(s3, l3)?);
@@ -267,13 +251,7 @@ fn forward_cached<T: Real>(
 }
 
 impl CustomOp1 for Attention {
-    fn name(&self) -> &'static str {
-        "attention"
-    }
-
-    fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        by_dtype!(s, forward, s, l, &self.geometry, &self.tokens)
-    }
+    on_host!(1, "attention", forward, self, &self.geometry, &self.tokens);
 
     fn bwd(&self, qkv: &Tensor, _: &Tensor, dcontext: &Tensor) -> candle_core::Result<Option<Tensor>> {
         let op = AttentionGradient { geometry: self.geometry, tokens: self.tokens.clone() };
@@ -282,37 +260,11 @@ impl CustomOp1 for Attention {
 }
 
 impl CustomOp2 for AttentionGradient {
-    fn name(&self) -> &'static str {
-        "attention-gradient"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        by_dtype!(s1, backward, (s1, l1), (s2, l2), &self.geometry, &self.tokens)
-    }
+    on_host!(2, "attention-gradient", backward, self, &self.geometry, &self.tokens);
 }
 
 impl CustomOp3 for AttentionCached {
-    fn name(&self) -> &'static str {
-        "attention-cached"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        by_dtype!(s1, forward_cached, (s1, l1), (s2, l2), (s3, l3), &self.geometry, &self.tokens)
-    }
+    on_host!(3, "attention-cached", forward_cached, self, &self.geometry, &self.tokens);
 }
 
 impl Append {

@@ -1,9 +1,9 @@
 //! The exact Gaussian error linear unit, `x Phi(x)` (Hendrycks and Gimpel, arXiv 1606.08415).
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
+use candle_core::{CustomOp1, CustomOp2, Tensor};
 use rayon::prelude::*;
 
-use super::{by_dtype, has_fused_form};
+use super::{Input, Output, has_fused_form, on_host};
 use crate::Result;
 use crate::nn::real::{Real, elements, wide};
 
@@ -43,17 +43,14 @@ wide! {
     }
 }
 
-fn forward<T: Real>(s: &CpuStorage, l: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+fn forward<T: Real>((s, l): Input) -> Output {
     let x = elements::<T>(s, l)?;
     let mut y = vec![T::zero(); x.len()];
     y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| values(x, y));
     Ok((T::to_cpu_storage_owned(y), l.shape().clone()))
 }
 
-fn backward<T: Real>(
-    (s1, l1): (&CpuStorage, &Layout),
-    (s2, l2): (&CpuStorage, &Layout),
-) -> candle_core::Result<(CpuStorage, Shape)> {
+fn backward<T: Real>((s1, l1): Input, (s2, l2): Input) -> Output {
     let (x, dy) = (elements::<T>(s1, l1)?, elements::<T>(s2, l2)?);
     let mut dx = vec![T::zero(); x.len()];
     let chunks = dx.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK).zip(dy.par_chunks(CHUNK)));
@@ -62,13 +59,7 @@ fn backward<T: Real>(
 }
 
 impl CustomOp1 for Gelu {
-    fn name(&self) -> &'static str {
-        "gelu"
-    }
-
-    fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        by_dtype!(s, forward, s, l)
-    }
+    on_host!(1, "gelu", forward, self);
 
     fn bwd(&self, x: &Tensor, _: &Tensor, dy: &Tensor) -> candle_core::Result<Option<Tensor>> {
         Ok(Some(x.apply_op2_no_bwd(&dy.contiguous()?, &GeluGradient)?))
@@ -76,19 +67,7 @@ impl CustomOp1 for Gelu {
 }
 
 impl CustomOp2 for GeluGradient {
-    fn name(&self) -> &'static str {
-        "gelu-gradient"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        by_dtype!(s1, backward, (s1, l1), (s2, l2))
-    }
+    on_host!(2, "gelu-gradient", backward, self);
 }
 
 #[cfg(test)]

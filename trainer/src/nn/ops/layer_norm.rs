@@ -1,11 +1,9 @@
 //! Layer normalisation (Ba, Kiros and Hinton, arXiv 1607.06450) over the last dimension.
 
-use candle_core::{CpuStorage, CustomOp3, D, Layout, Shape, Tensor};
-use rayon::prelude::*;
-
-use super::{by_dtype, has_fused_form};
+use super::{Input, Output, has_fused_form, on_host, rows};
 use crate::Result;
 use crate::nn::real::{Real, elements, lane_sum, wide};
+use candle_core::{CustomOp3, D, Layout, Tensor};
 
 /// `(x - mean) / sqrt(var + eps) * gain + bias`, with the population variance of each row of the last dimension.
 /// `x`: `[.., width]`; `gain`, `bias`: `[width]`.
@@ -23,9 +21,6 @@ pub fn composed(x: &Tensor, gain: &Tensor, bias: &Tensor, eps: f64) -> Result<Te
     let normal = centred.broadcast_div(&(variance + eps)?.sqrt()?)?;
     Ok(normal.broadcast_mul(gain)?.broadcast_add(bias)?)
 }
-
-/// Rows of one task and of one partial sum of the weight gradients: fixed, so that threads change no bit.
-const ROWS: usize = 64;
 
 struct LayerNorm {
     eps: f64,
@@ -75,44 +70,21 @@ wide! {
     }
 }
 
-fn forward<T: Real>(
-    (s1, l1): (&CpuStorage, &Layout),
-    (s2, l2): (&CpuStorage, &Layout),
-    (s3, l3): (&CpuStorage, &Layout),
-    eps: f64,
-) -> candle_core::Result<(CpuStorage, Shape)> {
+fn forward<T: Real>((s1, l1): Input, (s2, l2): Input, (s3, l3): Input, eps: f64) -> Output {
     let (x, gain, bias) = (elements::<T>(s1, l1)?, elements::<T>(s2, l2)?, elements::<T>(s3, l3)?);
     let width = width_of(l1, gain.len(), bias.len())?;
-    let mut y = vec![T::zero(); x.len()];
-    y.par_chunks_mut(ROWS * width)
-        .zip(x.par_chunks(ROWS * width))
-        .for_each(|(y, x)| rows_forward(x, gain, bias, T::of(eps), y));
+    let y = rows::forward(x, width, |x, y| rows_forward(x, gain, bias, T::of(eps), y));
     Ok((T::to_cpu_storage_owned(y), l1.shape().clone()))
 }
 
-fn backward<T: Real>(
-    (s1, l1): (&CpuStorage, &Layout),
-    (s2, l2): (&CpuStorage, &Layout),
-    (s3, l3): (&CpuStorage, &Layout),
-    eps: f64,
-) -> candle_core::Result<(CpuStorage, Shape)> {
+fn backward<T: Real>((s1, l1): Input, (s2, l2): Input, (s3, l3): Input, eps: f64) -> Output {
     let (x, gain, dy) = (elements::<T>(s1, l1)?, elements::<T>(s2, l2)?, elements::<T>(s3, l3)?);
     let width = gain.len();
-    let mut out = vec![T::zero(); x.len() + 2 * width];
-    let (dx, weights) = out.split_at_mut(x.len());
-    let partial: Vec<Vec<T>> = dx
-        .par_chunks_mut(ROWS * width)
-        .zip(x.par_chunks(ROWS * width).zip(dy.par_chunks(ROWS * width)))
-        .map(|(dx, (x, dy))| {
-            let mut sums = vec![T::zero(); 2 * width];
-            let (dgain, dbias) = sums.split_at_mut(width);
-            rows_backward(x, gain, dy, T::of(eps), dx, dgain, dbias);
-            sums
-        })
-        .collect();
-    for sums in partial {
-        weights.iter_mut().zip(sums).for_each(|(w, s)| *w += s);
-    }
+    let block = |x: &[T], dy: &[T], dx: &mut [T], sums: &mut [T]| {
+        let (dgain, dbias) = sums.split_at_mut(width);
+        rows_backward(x, gain, dy, T::of(eps), dx, dgain, dbias);
+    };
+    let out = rows::backward(x, dy, width, 2 * width, block);
     let n = out.len();
     Ok((T::to_cpu_storage_owned(out), n.into()))
 }
@@ -125,21 +97,7 @@ fn width_of(l: &Layout, gain: usize, bias: usize) -> candle_core::Result<usize> 
 }
 
 impl CustomOp3 for LayerNorm {
-    fn name(&self) -> &'static str {
-        "layer-norm"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        by_dtype!(s1, forward, (s1, l1), (s2, l2), (s3, l3), self.eps)
-    }
+    on_host!(3, "layer-norm", forward, self, self.eps);
 
     fn bwd(
         &self,
@@ -151,31 +109,14 @@ impl CustomOp3 for LayerNorm {
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let all = x.apply_op3_no_bwd(gain, &dy.contiguous()?, &LayerNormGradient { eps: self.eps })?;
         let (n, width) = (x.elem_count(), gain.elem_count());
-        let dx = match x.track_op() {
-            true => Some(all.narrow(0, 0, n)?.reshape(x.shape())?),
-            false => None,
-        };
+        let dx = x.track_op().then(|| all.narrow(0, 0, n)?.reshape(x.shape())).transpose()?;
         let part = |t: &Tensor, start| t.track_op().then(|| all.narrow(0, start, width)).transpose();
         Ok((dx, part(gain, n)?, part(bias, n + width)?))
     }
 }
 
 impl CustomOp3 for LayerNormGradient {
-    fn name(&self) -> &'static str {
-        "layer-norm-gradient"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        by_dtype!(s1, backward, (s1, l1), (s2, l2), (s3, l3), self.eps)
-    }
+    on_host!(3, "layer-norm-gradient", backward, self, self.eps);
 }
 
 #[cfg(test)]

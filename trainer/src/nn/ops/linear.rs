@@ -1,10 +1,10 @@
 //! The affine map `x W^T + b`, with a bias whose gradient is not slow and a frozen weight that costs none.
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Tensor};
 use rayon::prelude::*;
 
-use super::{by_dtype, has_fused_form};
+use super::{Input, Output, by_dtype, has_fused_form, on_host};
 use crate::Result;
 use crate::nn::real::{Real, elements, wide};
 
@@ -69,14 +69,14 @@ wide! {
     }
 }
 
-fn biased<T: Real>(product: CpuStorage, (s, l): (&CpuStorage, &Layout)) -> candle_core::Result<CpuStorage> {
+fn biased<T: Real>(product: CpuStorage, (s, l): Input) -> candle_core::Result<CpuStorage> {
     let bias = elements::<T>(s, l)?;
     let mut y = T::cpu_storage_data(product)?;
     y.par_chunks_mut(ROWS * bias.len()).for_each(|y| add_bias(y, bias));
     Ok(T::to_cpu_storage_owned(y))
 }
 
-fn column_sums<T: Real>(s: &CpuStorage, l: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+fn column_sums<T: Real>((s, l): Input) -> Output {
     let (_, width) = l.shape().dims2()?;
     let x = elements::<T>(s, l)?;
     let partial: Vec<Vec<T>> = x
@@ -95,10 +95,7 @@ fn column_sums<T: Real>(s: &CpuStorage, l: &Layout) -> candle_core::Result<(CpuS
 }
 
 /// `x W^T`, `[.., outputs]`.
-fn product(
-    (s1, l1): (&CpuStorage, &Layout),
-    (s2, l2): (&CpuStorage, &Layout),
-) -> candle_core::Result<(CpuStorage, Shape)> {
+fn product((s1, l1): Input, (s2, l2): Input) -> Output {
     let (outputs, inputs) = l2.shape().dims2()?;
     if l1.dims().last() != Some(&inputs) || !l1.is_contiguous() {
         candle_core::bail!("affine: {:?} by {:?}", l1.dims(), l2.dims());
@@ -129,13 +126,7 @@ impl CustomOp2 for Product {
         "product"
     }
 
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Output {
         product((s1, l1), (s2, l2))
     }
 
@@ -163,7 +154,7 @@ impl CustomOp3 for Affine {
         l2: &Layout,
         s3: &CpuStorage,
         l3: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
+    ) -> Output {
         let (product, shape) = product((s1, l1), (s2, l2))?;
         if l3.dims() != &l2.dims()[..1] {
             candle_core::bail!("affine: {:?} plus {:?}", shape.dims(), l3.dims());
@@ -186,13 +177,7 @@ impl CustomOp3 for Affine {
 }
 
 impl CustomOp1 for ColumnSums {
-    fn name(&self) -> &'static str {
-        "column-sums"
-    }
-
-    fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        by_dtype!(s, column_sums, s, l)
-    }
+    on_host!(1, "column-sums", column_sums, self);
 }
 
 #[cfg(test)]

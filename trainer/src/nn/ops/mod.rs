@@ -7,19 +7,26 @@ pub mod gelu;
 pub mod layer_norm;
 pub mod linear;
 pub mod rms_norm;
+mod rows;
 pub mod swiglu;
 pub mod token_logprob;
 
-use candle_core::{DType, Tensor};
+use candle_core::{CpuStorage, DType, Layout, Shape, Tensor};
 
 /// Whether `x` is of the kind the fused forms are written for.
 pub(crate) fn has_fused_form(x: &Tensor) -> bool {
     x.device().is_cpu() && matches!(x.dtype(), DType::F32 | DType::F64)
 }
 
+/// One input of a host form.
+type Input<'a> = (&'a CpuStorage, &'a Layout);
+
+/// What a host form gives candle.
+type Output = candle_core::Result<(CpuStorage, Shape)>;
+
 /// Runs `$run::<T>` for the float type of `$storage`.
 macro_rules! by_dtype {
-    ($storage:expr, $run:ident, $($arg:expr),*) => {
+    ($storage:expr, $run:ident, $($arg:expr),* $(,)?) => {
         match $storage {
             candle_core::CpuStorage::F32(_) => $run::<f32>($($arg),*),
             candle_core::CpuStorage::F64(_) => $run::<f64>($($arg),*),
@@ -27,7 +34,30 @@ macro_rules! by_dtype {
         }
     };
 }
-pub(crate) use by_dtype;
+use by_dtype;
+
+/// What candle asks of an operation on one, two or three inputs besides its backward: its name, and its host form, which is
+/// `$run::<T>` of the inputs and then of `$arg`s, for the float type of the first input.
+macro_rules! on_host {
+    (1, $($of:tt)*) => { on_host!(@ [], $($of)*); };
+    (2, $($of:tt)*) => { on_host!(@ [s2 l2], $($of)*); };
+    (3, $($of:tt)*) => { on_host!(@ [s2 l2, s3 l3], $($of)*); };
+    (@ [$($s:ident $l:ident),*], $name:literal, $run:ident, $this:ident $(, $arg:expr)*) => {
+        fn name(&self) -> &'static str {
+            $name
+        }
+
+        fn cpu_fwd(
+            &$this,
+            s1: &candle_core::CpuStorage,
+            l1: &candle_core::Layout,
+            $($s: &candle_core::CpuStorage, $l: &candle_core::Layout,)*
+        ) -> super::Output {
+            super::by_dtype!(s1, $run, (s1, l1), $(($s, $l),)* $($arg),*)
+        }
+    };
+}
+use on_host;
 
 #[cfg(test)]
 pub(crate) mod testing {

@@ -1,11 +1,9 @@
 //! Root-mean-square normalisation (Zhang and Sennrich, arXiv 1910.07467) over the last dimension.
 
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, DType, Layout, Shape, Tensor};
-use rayon::prelude::*;
-
-use super::{by_dtype, has_fused_form};
+use super::{Input, Output, has_fused_form, on_host, rows};
 use crate::Result;
 use crate::nn::real::{Real, elements, lane_sum, wide};
+use candle_core::{CustomOp2, CustomOp3, D, DType, Tensor};
 
 /// `x / sqrt(mean(x^2) + eps) * gain`, with the mean over each row of the last dimension.
 /// `x`: `[.., width]`; `gain`: `[width]`.
@@ -27,9 +25,6 @@ pub fn composed(x: &Tensor, gain: &Tensor, eps: f64) -> Result<Tensor> {
     let normal = wide.broadcast_div(&(mean + eps)?.sqrt()?)?;
     Ok(normal.to_dtype(x.dtype())?.broadcast_mul(gain)?)
 }
-
-/// Rows of one task and of one partial sum of the gain's gradient: fixed, so that threads change no bit.
-const ROWS: usize = 64;
 
 struct RmsNorm {
     eps: f64,
@@ -75,63 +70,27 @@ wide! {
     }
 }
 
-fn forward<T: Real>(
-    (s1, l1): (&CpuStorage, &Layout),
-    (s2, l2): (&CpuStorage, &Layout),
-    eps: f64,
-) -> candle_core::Result<(CpuStorage, Shape)> {
+fn forward<T: Real>((s1, l1): Input, (s2, l2): Input, eps: f64) -> Output {
     let (x, gain) = (elements::<T>(s1, l1)?, elements::<T>(s2, l2)?);
     let width = gain.len();
     if width == 0 || l1.dims().last() != Some(&width) {
         candle_core::bail!("rms norm: {:?} with {width} gains", l1.dims());
     }
-    let mut y = vec![T::zero(); x.len()];
-    y.par_chunks_mut(ROWS * width)
-        .zip(x.par_chunks(ROWS * width))
-        .for_each(|(y, x)| rows_forward(x, gain, T::of(eps), y));
+    let y = rows::forward(x, width, |x, y| rows_forward(x, gain, T::of(eps), y));
     Ok((T::to_cpu_storage_owned(y), l1.shape().clone()))
 }
 
-fn backward<T: Real>(
-    (s1, l1): (&CpuStorage, &Layout),
-    (s2, l2): (&CpuStorage, &Layout),
-    (s3, l3): (&CpuStorage, &Layout),
-    eps: f64,
-) -> candle_core::Result<(CpuStorage, Shape)> {
+fn backward<T: Real>((s1, l1): Input, (s2, l2): Input, (s3, l3): Input, eps: f64) -> Output {
     let (x, gain, dy) = (elements::<T>(s1, l1)?, elements::<T>(s2, l2)?, elements::<T>(s3, l3)?);
     let width = gain.len();
-    let mut out = vec![T::zero(); x.len() + width];
-    let (dx, sums) = out.split_at_mut(x.len());
-    let partial: Vec<Vec<T>> = dx
-        .par_chunks_mut(ROWS * width)
-        .zip(x.par_chunks(ROWS * width).zip(dy.par_chunks(ROWS * width)))
-        .map(|(dx, (x, dy))| {
-            let mut dgain = vec![T::zero(); width];
-            rows_backward(x, gain, dy, T::of(eps), dx, &mut dgain);
-            dgain
-        })
-        .collect();
-    for dgain in partial {
-        sums.iter_mut().zip(dgain).for_each(|(sum, d)| *sum += d);
-    }
+    let block = |x: &[T], dy: &[T], dx: &mut [T], dgain: &mut [T]| rows_backward(x, gain, dy, T::of(eps), dx, dgain);
+    let out = rows::backward(x, dy, width, width, block);
     let n = out.len();
     Ok((T::to_cpu_storage_owned(out), n.into()))
 }
 
 impl CustomOp2 for RmsNorm {
-    fn name(&self) -> &'static str {
-        "rms-norm"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        by_dtype!(s1, forward, (s1, l1), (s2, l2), self.eps)
-    }
+    on_host!(2, "rms-norm", forward, self, self.eps);
 
     fn bwd(
         &self,
@@ -148,21 +107,7 @@ impl CustomOp2 for RmsNorm {
 }
 
 impl CustomOp3 for RmsNormGradient {
-    fn name(&self) -> &'static str {
-        "rms-norm-gradient"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        by_dtype!(s1, backward, (s1, l1), (s2, l2), (s3, l3), self.eps)
-    }
+    on_host!(3, "rms-norm-gradient", backward, self, self.eps);
 }
 
 #[cfg(test)]

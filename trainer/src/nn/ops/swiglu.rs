@@ -1,9 +1,9 @@
 //! The gate of a SwiGLU feed-forward layer (Shazeer, arXiv 2002.05202): `silu(gate) up`, elementwise.
 
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Shape, Tensor};
+use candle_core::{CustomOp2, CustomOp3, Tensor};
 use rayon::prelude::*;
 
-use super::{by_dtype, has_fused_form};
+use super::{Input, Output, has_fused_form, on_host};
 use crate::Result;
 use crate::nn::real::{Real, elements, wide};
 
@@ -46,10 +46,7 @@ wide! {
     }
 }
 
-fn forward<T: Real>(
-    (s1, l1): (&CpuStorage, &Layout),
-    (s2, l2): (&CpuStorage, &Layout),
-) -> candle_core::Result<(CpuStorage, Shape)> {
+fn forward<T: Real>((s1, l1): Input, (s2, l2): Input) -> Output {
     if l1.dims() != l2.dims() {
         candle_core::bail!("swiglu: a gate of {:?} for {:?}", l1.dims(), l2.dims());
     }
@@ -60,11 +57,7 @@ fn forward<T: Real>(
     Ok((T::to_cpu_storage_owned(y), l1.shape().clone()))
 }
 
-fn backward<T: Real>(
-    (s1, l1): (&CpuStorage, &Layout),
-    (s2, l2): (&CpuStorage, &Layout),
-    (s3, l3): (&CpuStorage, &Layout),
-) -> candle_core::Result<(CpuStorage, Shape)> {
+fn backward<T: Real>((s1, l1): Input, (s2, l2): Input, (s3, l3): Input) -> Output {
     let (gate, up, dy) = (elements::<T>(s1, l1)?, elements::<T>(s2, l2)?, elements::<T>(s3, l3)?);
     let mut out = vec![T::zero(); 2 * gate.len()];
     let (dgate, dup) = out.split_at_mut(gate.len());
@@ -76,19 +69,7 @@ fn backward<T: Real>(
 }
 
 impl CustomOp2 for SwiGlu {
-    fn name(&self) -> &'static str {
-        "swiglu"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        by_dtype!(s1, forward, (s1, l1), (s2, l2))
-    }
+    on_host!(2, "swiglu", forward, self);
 
     fn bwd(
         &self,
@@ -105,21 +86,7 @@ impl CustomOp2 for SwiGlu {
 }
 
 impl CustomOp3 for SwiGluGradient {
-    fn name(&self) -> &'static str {
-        "swiglu-gradient"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        by_dtype!(s1, backward, (s1, l1), (s2, l2), (s3, l3))
-    }
+    on_host!(3, "swiglu-gradient", backward, self);
 }
 
 #[cfg(test)]

@@ -5,10 +5,10 @@
 use std::sync::Arc;
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Shape, Tensor};
+use candle_core::{CustomOp2, CustomOp3, D, Layout, Tensor};
 use rayon::prelude::*;
 
-use super::{by_dtype, has_fused_form};
+use super::{Input, Output, has_fused_form, on_host};
 use crate::nn::real::{Real, elements, lane_sum, wide};
 use crate::nn::temperature::Temperature;
 use crate::{Error, Result};
@@ -153,12 +153,7 @@ struct LogitGradient<'a> {
 /// Rows one thread takes.
 const ROWS: usize = 16;
 
-fn forward<T: Real>(
-    (s1, l1): (&CpuStorage, &Layout),
-    (s2, l2): (&CpuStorage, &Layout),
-    targets: &[u32],
-    divisor: f64,
-) -> candle_core::Result<(CpuStorage, Shape)> {
+fn forward<T: Real>((s1, l1): Input, (s2, l2): Input, targets: &[u32], divisor: f64) -> Output {
     let ((rows, width), (vocab, _)) = (l1.shape().dims2()?, l2.shape().dims2()?);
     let [row, column] = *l2.stride() else { candle_core::bail!("token-logprob: the weight is not a matrix") };
     let transposed = Layout::new((width, vocab).into(), vec![column, row], l2.start_offset());
@@ -178,12 +173,7 @@ fn forward<T: Real>(
     Ok((T::to_cpu_storage_owned(parts), (3, rows).into()))
 }
 
-fn logit_gradient<T: Real>(
-    (s1, l1): (&CpuStorage, &Layout),
-    (s2, l2): (&CpuStorage, &Layout),
-    (s3, l3): (&CpuStorage, &Layout),
-    op: &LogitGradient,
-) -> candle_core::Result<(CpuStorage, Shape)> {
+fn logit_gradient<T: Real>((s1, l1): Input, (s2, l2): Input, (s3, l3): Input, op: &LogitGradient) -> Output {
     let (n, vocab) = l1.shape().dims2()?;
     let mut logits = elements::<T>(s1, l1)?.to_vec();
     let (results, gradients) = (elements::<T>(s2, l2)?, elements::<T>(s3, l3)?);
@@ -197,19 +187,7 @@ fn logit_gradient<T: Real>(
 }
 
 impl CustomOp2 for TokenLogprob {
-    fn name(&self) -> &'static str {
-        "token-logprob"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        by_dtype!(s1, forward, (s1, l1), (s2, l2), &self.targets, self.divisor)
-    }
+    on_host!(2, "token-logprob", forward, self, &self.targets, self.divisor);
 
     fn bwd(
         &self,
@@ -247,21 +225,7 @@ impl CustomOp2 for TokenLogprob {
 }
 
 impl CustomOp3 for LogitGradient<'_> {
-    fn name(&self) -> &'static str {
-        "logit-gradient"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        by_dtype!(s1, logit_gradient, (s1, l1), (s2, l2), (s3, l3), self)
-    }
+    on_host!(3, "logit-gradient", logit_gradient, self, self);
 }
 
 #[cfg(test)]
