@@ -5,6 +5,9 @@ use crate::bandit::{Bandit, Policy};
 use crate::error::InputError;
 use crate::policy::{LogLinear, Mlp};
 use crate::solve::linear::singular;
+use crate::solve::pairs::PredictorClass;
+use crate::solve::regression::{PairLaw, pair_design};
+use crate::solve::trajectory::Trajectory;
 use ndarray::{Array, Array1, Array2, Axis, s};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -202,6 +205,28 @@ impl Draw {
         let (w1, b1, w2) = (self.normals((hidden, inputs)), self.normals(hidden) * 0.3, self.normals(hidden));
         Mlp::new(features, w1, b1, w2, 0.1).expect("finite weights")
     }
+}
+
+/// The largest error of `eps = eps_approx + eps_sampling`, relative to `1 + eps`, over the iterations of a run of `class`.
+///
+/// Only where the population's spectrum has a gap: elsewhere it is rounding that decides which directions the best predictor
+/// has, and the split with it.
+pub(super) fn split_error(
+    weights: &Array1<f64>,
+    class: &PredictorClass,
+    trajectory: &Trajectory,
+) -> Result<f64, InputError> {
+    let mut worst: f64 = 0.0;
+    for (t, (one, fit)) in trajectory.iterations().iter().zip(trajectory.fits()).enumerate() {
+        let bandit = Bandit::new(weights.clone(), one.reward.clone())?;
+        let law = PairLaw::independent(&one.policy, trajectory.second(t));
+        let (design, _) = pair_design(&bandit, &law, class.features().view());
+        if has_spectral_gap(&design, 1e-6)? {
+            let eps = fit.error.total();
+            worst = worst.max((eps - fit.approximation - fit.sampling).abs() / (1.0 + eps));
+        }
+    }
+    Ok(worst)
 }
 
 /// Whether the squared singular values of a pair design are clearly kept (at least `kept` of the largest) or clearly zero
