@@ -6,7 +6,9 @@ use super::batch::{KvCache, TokenBatch};
 use super::block::{Block, Norm};
 use super::config::DecoderConfig;
 use crate::nn::ops::attention::Tokens;
+use crate::nn::ops::linear::linear;
 use crate::nn::ops::token_logprob::token_logprob;
+use crate::nn::ops::widened;
 use crate::nn::{Embedding, Store, Temperature};
 use crate::{Error, Result};
 
@@ -113,9 +115,9 @@ impl Decoder {
         self.head.as_ref().ok_or_else(|| Error::invalid(format!("{name}: this model has no output head")))
     }
 
-    /// Logits of `hidden` `[.., width]`: `[.., vocab]`. For scoring use [`Decoder::token_logprobs`], which never holds them.
+    /// Logits of `hidden` `[.., width]`, in f32 at least: `[.., vocab]`. For scoring use [`Decoder::token_logprobs`], which never holds them.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        crate::nn::ops::linear::linear(hidden, self.head_weight()?, None)
+        linear(&widened(hidden)?, &widened(self.head_weight()?)?, None)
     }
 
     /// Log-probability of the tokens at `at` given what precedes them, and entropy of the distributions they came from,

@@ -15,6 +15,8 @@ pub mod hf;
 mod json;
 mod llama;
 mod neox;
+#[cfg(test)]
+mod other_devices;
 pub mod parameters;
 pub mod pickle;
 pub mod scalar;

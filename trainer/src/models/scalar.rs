@@ -70,9 +70,9 @@ impl ScalarModel {
         Self { decoder: self.decoder.detached(), head: self.head.detached(), shift: self.shift }
     }
 
-    /// Scores of hidden states `[.., width]`: `[..]`.
+    /// Scores of hidden states `[.., width]`, in f32 at least: `[..]`.
     pub fn score_hidden(&self, hidden: &Tensor) -> Result<Tensor> {
-        let scores = self.head.forward(hidden)?;
+        let scores = self.head.forward_wide(hidden)?;
         Ok((scores.squeeze(candle_core::D::Minus1)? - self.shift)?)
     }
 

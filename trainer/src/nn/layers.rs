@@ -26,6 +26,12 @@ impl Linear {
         ops::linear::linear(x, &self.weight, self.bias.as_ref())
     }
 
+    /// The same in f32 at least, whatever the type of the parameters: for logits and scores.
+    pub fn forward_wide(&self, x: &Tensor) -> Result<Tensor> {
+        let bias = self.bias.as_ref().map(ops::widened).transpose()?;
+        ops::linear::linear(&ops::widened(x)?, &ops::widened(&self.weight)?, bias.as_ref())
+    }
+
     /// The weight `[outputs, inputs]`.
     pub fn weight(&self) -> &Tensor {
         &self.weight
@@ -101,8 +107,7 @@ impl Embedding {
 
     /// Rows of the table, `[ids, width]`. Fails on an id outside the vocabulary.
     pub fn forward(&self, ids: &[u32]) -> Result<Tensor> {
-        let ids = Tensor::new(ids, self.weight.device())?;
-        Ok(self.weight.index_select(&ids, 0)?)
+        ops::embedding::embedding(&self.weight, ids)
     }
 
     /// The table `[vocab, width]`.

@@ -9,7 +9,7 @@
 mod composed;
 mod kernels;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, InplaceOp2, Layout, Tensor};
 use rayon::prelude::*;
@@ -94,6 +94,15 @@ impl Geometry {
     }
 }
 
+/// A tensor that all layers of a pass share, and that the host makes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Constant {
+    Cosines,
+    Sines,
+    /// 1 where a token sees a column inside this window.
+    Seen(Option<usize>),
+}
+
 /// What attention needs to know about the tokens of one forward pass, the same for all layers.
 #[derive(Debug, Clone)]
 pub struct Tokens {
@@ -105,6 +114,8 @@ pub struct Tokens {
     visible: Arc<[bool]>,
     /// `[batch, time, rotated pairs]`: cosine and sine of each new token's angles.
     turns: Arc<[(f64, f64)]>,
+    /// What the composed forms have made of all this on the device of the pass.
+    constants: Arc<Mutex<Vec<((Constant, DType), Tensor)>>>,
 }
 
 impl Tokens {
@@ -113,7 +124,14 @@ impl Tokens {
     pub fn new(rope: &Rope, positions: &[u32], visible: Vec<bool>, batch: usize, dtype: DType) -> Self {
         let time = positions.len() / batch.max(1);
         let past = visible.len() / batch.max(1) - time;
-        Self { batch, time, past, visible: visible.into(), turns: rope.turns(positions, dtype).into() }
+        Self {
+            batch,
+            time,
+            past,
+            visible: visible.into(),
+            turns: rope.turns(positions, dtype).into(),
+            constants: Arc::default(),
+        }
     }
 
     fn columns(&self) -> usize {
@@ -129,6 +147,18 @@ impl Tokens {
     fn turns_of(&self, b: usize) -> &[(f64, f64)] {
         let n = self.turns.len() / self.batch;
         &self.turns[b * n..][..n]
+    }
+
+    /// The constant as `make` makes it for a pass in the dtype of `like`; made once, because it has to travel to the device.
+    fn constant(&self, what: Constant, like: &Tensor, make: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+        let key = (what, like.dtype());
+        let mut known = self.constants.lock().expect("no thread panics while it holds the constants");
+        if let Some((_, tensor)) = known.iter().find(|(of, _)| *of == key) {
+            return Ok(tensor.clone());
+        }
+        let tensor = make()?;
+        known.push((key, tensor.clone()));
+        Ok(tensor)
     }
 
     /// Rotated pairs of components of a head.

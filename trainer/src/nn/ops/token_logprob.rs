@@ -2,13 +2,16 @@
 //!
 //! The logits `[rows, vocab]` exist only for a chunk of rows at a time; the backward computes them again.
 
+mod chunked;
+
 use std::sync::Arc;
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CustomOp2, CustomOp3, D, Layout, Tensor};
 use rayon::prelude::*;
 
-use super::{Input, Output, has_fused_form, on_host};
+use super::linear::linear;
+use super::{Input, Output, has_fused_form, on_host, widened};
 use crate::nn::real::{Real, elements, lane_sum, wide};
 use crate::nn::temperature::Temperature;
 use crate::{Error, Result};
@@ -31,21 +34,21 @@ pub fn token_logprob(
         return Err(Error::invalid(format!("targets: token {target} (expected less than the vocabulary's {vocab})")));
     }
     if !has_fused_form(hidden) {
-        return composed(hidden, weight, targets, temperature);
+        return chunked::token_logprob(hidden, weight, targets, temperature);
     }
     let op = TokenLogprob { targets: targets.into(), divisor: temperature.divisor() };
     let all = hidden.contiguous()?.apply_op2(weight, op)?; // [3, rows]
     Ok((all.get(0)?, all.get(1)?))
 }
 
-/// The definition in candle operations.
+/// The definition in candle operations, in f32 at least from the logits on.
 pub fn composed(
     hidden: &Tensor,
     weight: &Tensor,
     targets: &[u32],
     temperature: Temperature,
 ) -> Result<(Tensor, Tensor)> {
-    let logits = (hidden.matmul(&weight.t()?)? / temperature.divisor())?;
+    let logits = (linear(&widened(hidden)?, &widened(weight)?, None)? / temperature.divisor())?;
     let log_p = candle_nn::ops::log_softmax(&logits, D::Minus1)?; // [rows, vocab]
     let targets = Tensor::new(targets, hidden.device())?.unsqueeze(1)?;
     let entropy = (&log_p * log_p.exp()?)?.sum(D::Minus1)?.neg()?;

@@ -1,14 +1,19 @@
-//! What attention is, in plain candle operations: on every device and dtype, with gradients by candle's own rules.
+//! What attention is, in plain candle operations: on every device and dtype, with gradients by candle's own rules. Narrow types
+//! are widened to f32 for the softmax.
+//!
+//! Devices need more care than the CPU: a tensor without elements cannot be launched on, and what is made on the host has to
+//! travel, so it is made once a pass.
 
 use candle_core::{D, Device, Tensor};
 
-use super::{Geometry, Packing, Tokens};
+use super::super::widened;
+use super::{Constant, Geometry, Packing, Tokens};
 use crate::Result;
 
 /// The definition of [`super::attention`] in candle operations.
 pub fn composed(qkv: &Tensor, geometry: Geometry, tokens: &Tokens) -> Result<Tensor> {
     let [q, k, v] = split(qkv, geometry, tokens)?;
-    attend(&q, &k.transpose(2, 3)?, &v, geometry, tokens)
+    attend(&q, &k.transpose(2, 3)?, &v, geometry, &seen(&q, geometry, tokens)?)
 }
 
 /// The definition of [`super::attention_cached`] in candle operations.
@@ -24,7 +29,27 @@ pub fn composed_cached(
     values.slice_set(&v.contiguous()?, 2, tokens.past)?;
     let columns = tokens.columns();
     let (keys, values) = (keys.narrow(3, 0, columns)?, values.narrow(2, 0, columns)?);
-    attend(&q, &keys.contiguous()?, &values.contiguous()?, geometry, tokens)
+    attend(&q, &keys.contiguous()?, &values.contiguous()?, geometry, &seen(&q, geometry, tokens)?)
+}
+
+/// 1 where a token sees a column, else 0, `[batch, 1, time, columns]`.
+fn seen(like: &Tensor, geometry: Geometry, tokens: &Tokens) -> Result<Tensor> {
+    tokens.constant(Constant::Seen(geometry.window), like, || {
+        let (time, columns) = (tokens.time, tokens.columns());
+        let inside = (tokens.past..columns).flat_map(|i| {
+            let inside = geometry.earliest(i)..=i;
+            (0..columns).map(move |j| inside.contains(&j))
+        });
+        let visible = truths(tokens.visible.iter().copied(), (tokens.batch, 1, 1, columns), like)?;
+        Ok(visible.broadcast_mul(&truths(inside, (1, 1, time, columns), like)?)?)
+    })
+}
+
+/// 1 and 0 as numbers of the type in which scores of `like` are taken, beside it.
+fn truths(values: impl Iterator<Item = bool>, shape: (usize, usize, usize, usize), like: &Tensor) -> Result<Tensor> {
+    let values: Vec<f32> = values.map(|value| f32::from(u8::from(value))).collect();
+    let wide = widened(&like.narrow(0, 0, 1)?)?.dtype();
+    Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(wide)?.to_device(like.device())?)
 }
 
 /// Queries and keys after rotation, and values: `[batch, heads, time, head_dim]`, the last two with `kv_heads`.
@@ -47,19 +72,24 @@ fn split(qkv: &Tensor, geometry: Geometry, tokens: &Tokens) -> Result<[Tensor; 3
     };
     let by_head = |x: Tensor| -> Result<Tensor> { Ok(x.transpose(1, 2)?.contiguous()?) };
     let half = tokens.pairs();
-    let table = |of: fn(&(f64, f64)) -> f64| -> Result<Tensor> {
-        let values: Vec<f64> = tokens.turns.iter().map(of).collect();
-        let table = Tensor::from_vec(values, (batch, 1, time, half), &Device::Cpu)?;
-        Ok(table.to_dtype(qkv.dtype())?.to_device(qkv.device())?)
-    };
-    let (cos, sin) = (table(|t| t.0)?, table(|t| t.1)?);
     let rotate = |x: Tensor| -> Result<Tensor> {
         if half == 0 {
             return Ok(x);
         }
+        let table = |what, of: fn(&(f64, f64)) -> f64| {
+            tokens.constant(what, &x, || {
+                let values: Vec<f64> = tokens.turns.iter().map(of).collect();
+                let table = Tensor::from_vec(values, (batch, 1, time, half), &Device::Cpu)?;
+                Ok(table.to_dtype(x.dtype())?.to_device(x.device())?)
+            })
+        };
+        let (cos, sin) = (table(Constant::Cosines, |t| t.0)?, table(Constant::Sines, |t| t.1)?);
         let (a, b) = (x.narrow(3, 0, half)?, x.narrow(3, half, half)?);
         let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
         let second = (b.broadcast_mul(&cos)? + a.broadcast_mul(&sin)?)?;
+        if 2 * half == head_dim {
+            return Ok(Tensor::cat(&[first, second], 3)?);
+        }
         let rest = x.narrow(3, 2 * half, head_dim - 2 * half)?;
         Ok(Tensor::cat(&[first, second, rest], 3)?)
     };
@@ -67,27 +97,18 @@ fn split(qkv: &Tensor, geometry: Geometry, tokens: &Tokens) -> Result<[Tensor; 3
 }
 
 /// `q`: `[batch, heads, time, head_dim]`; `keys`: `[batch, kv_heads, head_dim, columns]`;
-/// `values`: `[batch, kv_heads, columns, head_dim]`.
-fn attend(q: &Tensor, keys: &Tensor, values: &Tensor, geometry: Geometry, tokens: &Tokens) -> Result<Tensor> {
+/// `values`: `[batch, kv_heads, columns, head_dim]`; `seen`: 1 where a token sees a column, else 0, `[batch, 1, time, columns]`.
+fn attend(q: &Tensor, keys: &Tensor, values: &Tensor, geometry: Geometry, seen: &Tensor) -> Result<Tensor> {
     let Geometry { heads, kv_heads, head_dim, .. } = geometry;
-    let Tokens { batch, time, past, .. } = *tokens;
-    let columns = tokens.columns();
-    let seen = (0..batch).flat_map(|b| {
-        let visible = tokens.visible_of(b).0;
-        (0..time).flat_map(move |i| {
-            let column = past + i;
-            let inside = geometry.earliest(column)..=column;
-            (0..columns).map(move |j| f64::from(u8::from(visible[j] && inside.contains(&j))))
-        })
-    });
-    let seen = Tensor::from_vec(seen.collect(), (batch, 1, time, columns), &Device::Cpu)?;
-    let seen = seen.to_dtype(q.dtype())?.to_device(q.device())?;
+    let (batch, _, time, _) = q.dims4()?;
+    let columns = keys.dim(3)?;
     // The queries of a group lie behind each other, so that one product serves them all.
     let grouped = (batch, kv_heads, geometry.group() * time, head_dim);
     let by_head = (batch, heads, time, columns);
-    let scores = (q.contiguous()?.reshape(grouped)?.matmul(&keys.contiguous()?)? * geometry.scale())?;
-    let scores = scores.reshape(by_head)?.broadcast_add(&((&seen - 1.0)? * 1e30)?)?;
-    let weights = candle_nn::ops::softmax(&scores, D::Minus1)?.broadcast_mul(&seen)?;
+    let scores = widened(&q.contiguous()?.reshape(grouped)?.matmul(&keys.contiguous()?)?)?;
+    let scores = (scores * geometry.scale())?.reshape(by_head)?;
+    let scores = scores.broadcast_add(&((seen - 1.0)? * 1e30)?)?;
+    let weights = candle_nn::ops::softmax(&scores, D::Minus1)?.broadcast_mul(seen)?.to_dtype(q.dtype())?;
     let weights = weights.reshape((batch, kv_heads, geometry.group() * time, columns))?;
     let context = weights.matmul(&values.contiguous()?)?.reshape((batch, heads, time, head_dim))?;
     Ok(context.transpose(1, 2)?.contiguous()?.reshape((batch, time, geometry.width()))?)
