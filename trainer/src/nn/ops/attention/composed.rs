@@ -2,13 +2,21 @@
 
 use candle_core::{D, Device, Tensor};
 
-use super::{Geometry, Packing, Tokens};
+use super::{Continued, Geometry, Packing, Tokens};
 use crate::Result;
 
 /// The definition of [`super::attention`] in candle operations.
 pub fn composed(qkv: &Tensor, geometry: Geometry, tokens: &Tokens) -> Result<Tensor> {
     let [q, k, v] = split(qkv, geometry, tokens)?;
-    attend(&q, &k.transpose(2, 3)?, &v, geometry, tokens)
+    let Tokens { batch, time, .. } = *tokens;
+    let seen = (0..batch).flat_map(|b| {
+        let visible = &tokens.visible[b * time..][..time];
+        (0..time).flat_map(move |i| {
+            let inside = geometry.earliest(i)..=i;
+            (0..time).map(move |j| visible[j] && inside.contains(&j))
+        })
+    });
+    attend(&q, &k.transpose(2, 3)?, &v, geometry, seen.collect())
 }
 
 /// The definition of [`super::attention_cached`] in candle operations.
@@ -20,11 +28,46 @@ pub fn composed_cached(
     values: &Tensor,
 ) -> Result<Tensor> {
     let [q, k, v] = split(&qkv.detach(), geometry, tokens)?;
-    keys.slice_set(&k.transpose(2, 3)?.contiguous()?, 3, tokens.past)?;
-    values.slice_set(&v.contiguous()?, 2, tokens.past)?;
-    let columns = tokens.columns();
-    let (keys, values) = (keys.narrow(3, 0, columns)?, values.narrow(2, 0, columns)?);
-    attend(&q, &keys.contiguous()?, &values.contiguous()?, geometry, tokens)
+    let (slots, _, dim, capacity) = keys.dims4()?;
+    let width = geometry.kv_width();
+    // Where the numbers of each real token go, counted from the cache's first: by token, and by head and component.
+    let real = || {
+        let row = |(b, c): (usize, &Continued)| {
+            let Continued { slot, past, start, count } = *c;
+            (0..count).map(move |i| (b * tokens.time + start + i, slot, past + i))
+        };
+        tokens.continued.iter().enumerate().flat_map(row)
+    };
+    let new = Tensor::new(real().map(|(new, ..)| new as u32).collect::<Vec<_>>(), q.device())?;
+    let write = |cache: &Tensor, x: &Tensor, column: usize, component: usize| -> Result<()> {
+        let of_token = real().map(|(_, slot, at)| (slot * width * capacity + at * column) as i64).collect::<Vec<_>>();
+        let of_part = (0..width).map(|i| (i / dim * dim * capacity + i % dim * component) as i64).collect::<Vec<_>>();
+        let at = Tensor::new(of_token, q.device())?.unsqueeze(1)?;
+        let at = at.broadcast_add(&Tensor::new(of_part, q.device())?)?; // [real tokens, kv_heads head_dim]
+        let x = x.transpose(1, 2)?.contiguous()?.reshape((tokens.batch * tokens.time, width))?.index_select(&new, 0)?;
+        Ok(cache.flatten_all()?.scatter_set(&at.flatten_all()?, &x.flatten_all()?, 0)?)
+    };
+    if real().next().is_some() {
+        write(keys, &k, 1, capacity)?;
+        write(values, &v, dim, 1)?;
+    }
+    let columns = tokens.continued.iter().map(|c| c.past + c.count).max().unwrap_or(0).max(1);
+    let rows: Vec<u32> = tokens.continued.iter().map(|c| c.slot as u32).collect();
+    let whole = rows.iter().copied().eq(0..slots as u32);
+    let rows = Tensor::new(rows, q.device())?;
+    let of_rows = |cache: &Tensor, dim: usize| -> Result<Tensor> {
+        let filled = cache.narrow(dim, 0, columns)?;
+        Ok(if whole { filled.contiguous()? } else { filled.contiguous()?.index_select(&rows, 0)? })
+    };
+    let seen = tokens.continued.iter().flat_map(|&Continued { past, start, count, .. }| {
+        (0..tokens.time).flat_map(move |i| {
+            let real = (start..start + count).contains(&i);
+            let column = (past + i).saturating_sub(start);
+            let inside = geometry.earliest(column)..=column;
+            (0..columns).map(move |j| real && inside.contains(&j))
+        })
+    });
+    attend(&q, &of_rows(keys, 3)?, &of_rows(values, 2)?, geometry, seen.collect())
 }
 
 /// Queries and keys after rotation, and values: `[batch, heads, time, head_dim]`, the last two with `kv_heads`.
@@ -67,20 +110,13 @@ fn split(qkv: &Tensor, geometry: Geometry, tokens: &Tokens) -> Result<[Tensor; 3
 }
 
 /// `q`: `[batch, heads, time, head_dim]`; `keys`: `[batch, kv_heads, head_dim, columns]`;
-/// `values`: `[batch, kv_heads, columns, head_dim]`.
-fn attend(q: &Tensor, keys: &Tensor, values: &Tensor, geometry: Geometry, tokens: &Tokens) -> Result<Tensor> {
+/// `values`: `[batch, kv_heads, columns, head_dim]`; `seen`: `[batch, time, columns]`.
+fn attend(q: &Tensor, keys: &Tensor, values: &Tensor, geometry: Geometry, seen: Vec<bool>) -> Result<Tensor> {
     let Geometry { heads, kv_heads, head_dim, .. } = geometry;
-    let Tokens { batch, time, past, .. } = *tokens;
-    let columns = tokens.columns();
-    let seen = (0..batch).flat_map(|b| {
-        let visible = tokens.visible_of(b).0;
-        (0..time).flat_map(move |i| {
-            let column = past + i;
-            let inside = geometry.earliest(column)..=column;
-            (0..columns).map(move |j| f64::from(u8::from(visible[j] && inside.contains(&j))))
-        })
-    });
-    let seen = Tensor::from_vec(seen.collect(), (batch, 1, time, columns), &Device::Cpu)?;
+    let (batch, _, time, _) = q.dims4()?;
+    let columns = keys.dim(3)?;
+    let seen: Vec<f32> = seen.into_iter().map(|seen| f32::from(u8::from(seen))).collect();
+    let seen = Tensor::from_vec(seen, (batch, 1, time, columns), &Device::Cpu)?;
     let seen = seen.to_dtype(q.dtype())?.to_device(q.device())?;
     // The queries of a group lie behind each other, so that one product serves them all.
     let grouped = (batch, kv_heads, geometry.group() * time, head_dim);
