@@ -1,61 +1,13 @@
-//! The decoder as its users meet it, in every family: gradients reach what they should, padding and cache change nothing,
-//! samples carry the scorer's log-probabilities, folders survive a round trip.
+//! The decoder as its users meet it, in every family: gradients reach what they should, padding changes nothing, folders
+//! survive a round trip.
+
+mod families;
 
 use candle_core::{DType, Device, Tensor};
-use rand::RngCore;
-use rebel_trainer::models::{
-    DecoderConfig, Family, Generation, ScalarModel, TokenBatch,
-    config::{Activation, Residual, Window},
-    generate, hf, parameters, scalar,
-};
-use rebel_trainer::nn::{Choice, Purpose, Rope, RopeScaling, Store, Streams, Temperature};
-
-fn config() -> DecoderConfig {
-    // Nothing is a multiple of 8, and every component of a head is rotated.
-    let neox = DecoderConfig::neox(37, 18, 2, 3, 64);
-    DecoderConfig { rope: Rope { dims: 6, ..neox.rope }, init_std: 0.3, ..neox }
-}
-
-/// A decoder of each family: keys for three query heads and for all of them, heads wider than their share of the stream,
-/// windows shorter than the rows, in all layers and in the last.
-fn families() -> Vec<DecoderConfig> {
-    let scaling = RopeScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 16 };
-    let llama = DecoderConfig {
-        family: Family::Llama,
-        inner: 29,
-        heads: 6,
-        kv_heads: 2,
-        head_dim: 6,
-        rope: Rope { dims: 6, theta: 500_000.0, scaling },
-        residual: Residual::Sequential,
-        activation: Activation::Silu,
-        eos: vec![0, 5],
-        ..config()
-    };
-    let rope = Rope { scaling: RopeScaling::None, ..llama.rope };
-    let mistral = DecoderConfig {
-        family: Family::Mistral,
-        kv_heads: 1,
-        rope,
-        window: Some(Window { tokens: 5, from_layer: 0 }),
-        attention_bias: false,
-        mlp_bias: false,
-        ..llama.clone()
-    };
-    let qwen2 = DecoderConfig {
-        family: Family::Qwen2,
-        window: Some(Window { tokens: 4, from_layer: 1 }),
-        attention_bias: true,
-        tied_head: true,
-        ..mistral.clone()
-    };
-    let qwen3 = DecoderConfig { family: Family::Qwen3, kv_heads: 6, window: None, ..mistral.clone() };
-    vec![config(), llama, mistral, qwen2, qwen3]
-}
-
-fn store(config: &DecoderConfig) -> Store {
-    parameters::initial(config, &Streams::new(3), DType::F32, &Device::Cpu).unwrap()
-}
+use families::{config, families, store};
+use rebel_trainer::models::config::Residual;
+use rebel_trainer::models::{DecoderConfig, ScalarModel, TokenBatch, hf, scalar};
+use rebel_trainer::nn::{Store, Streams, Temperature};
 
 fn rows() -> Vec<Vec<u32>> {
     vec![(0..21).map(|i| i * 5 % 37).collect(), vec![7, 1, 30], (0..11).map(|i| (i * i) % 37).collect()]
@@ -144,43 +96,6 @@ fn padding_and_neighbours_move_log_probs_by_less_than_2e_5() {
         let far = log_probs(&config, &store, &TokenBatch::new(padded, mask, 1).unwrap());
         assert!(worst(&left[..far.len()], &far) < 2e-5);
     }
-}
-
-#[test]
-fn samples_carry_the_scorers_log_probs_and_depend_on_prompt_and_sample_only() {
-    for config in families() {
-        check_samples(&config);
-    }
-}
-
-fn check_samples(config: &DecoderConfig) {
-    let store = store(config);
-    let model = hf::decoder(config, &store).unwrap().detached();
-    let temperature = Temperature::new(0.7).unwrap();
-    let generation = Generation { max_new: 25, choice: Choice::Sample(temperature), stop: Some(5), samples: 2 };
-    let stream = |p: usize, s: usize| Streams::new(9).stream(Purpose("sample"), 0, p as u64, s as u64);
-    let prompts = rows();
-    let completions = generate(&model, &prompts, generation, stream).unwrap();
-    assert_eq!(completions.len(), 6);
-    assert!(completions.iter().any(|c| c.stopped) && completions.iter().any(|c| !c.stopped));
-    for (i, completion) in completions.iter().enumerate() {
-        let (prompt, ids) = (&prompts[i / 2], &completion.ids);
-        assert_eq!(completion.stopped, ids.last() == Some(&5));
-        assert!(completion.stopped || ids.len() == 25);
-        let whole: Vec<u32> = prompt.iter().chain(ids).copied().collect();
-        let tokens = TokenBatch::left_padded(&[whole], 0).unwrap();
-        let at: Vec<usize> = (prompt.len()..prompt.len() + ids.len()).collect();
-        let hidden = model.hidden(&tokens, None).unwrap();
-        let (log_p, _) = model.token_logprobs(&hidden, &tokens, &at, temperature).unwrap();
-        for (a, b) in log_p.to_vec1::<f32>().unwrap().iter().zip(&completion.log_probs) {
-            assert!((f64::from(*a) - b).abs() < 2e-5, "{a} scored, {b} sampled");
-        }
-        // Alone, the same draws.
-        let single = Generation { samples: 1, ..generation };
-        let alone = generate(&model, &prompts[i / 2..=i / 2], single, |_, _| stream(i / 2, i % 2)).unwrap();
-        assert_eq!(alone[0].ids, *ids);
-    }
-    assert_ne!(stream(0, 0).next_u64(), stream(0, 1).next_u64());
 }
 
 #[test]

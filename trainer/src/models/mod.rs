@@ -20,12 +20,13 @@ mod other_devices;
 pub mod parameters;
 pub mod pickle;
 pub mod scalar;
+mod scheduler;
 pub mod tensors;
 pub mod tokenizer;
 
-pub use batch::{KvCache, TokenBatch};
+pub use batch::{CacheRows, KvCache, TokenBatch};
 pub use config::{DecoderConfig, Family};
 pub use decoder::Decoder;
-pub use generate::{Completion, Generation, generate};
+pub use generate::{Completion, Event, Generation, generate, generate_observed};
 pub use scalar::ScalarModel;
 pub use tokenizer::Tokenizer;

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use super::config::{Activation, DecoderConfig, Family, Residual, Window};
 use super::{Completion, Generation, ScalarModel, TokenBatch, generate, hf, parameters};
 use crate::nn::ops::testing::unfused;
-use crate::nn::{Choice, Gradients, Purpose, Rope, RopeScaling, Store, Streams, Temperature};
+use crate::nn::{Choice, Gradients, Purpose, Rope, RopeScaling, Sampling, Store, Streams, Temperature};
 
 /// A decoder of each family: heads rotated in part and whole, a window in all layers and in the last, keys for one query head and
 /// for three, a tied head.
@@ -69,8 +69,10 @@ fn passes(config: &DecoderConfig, store: &mut Store) -> Passes {
 /// Two samples of each prompt, and the scorer's log-probabilities of them.
 fn samples(config: &DecoderConfig, store: &Store) -> (Vec<Completion>, Vec<Vec<f64>>) {
     let model = hf::decoder(config, store).unwrap().detached();
-    let temperature = Temperature::new(0.7).unwrap();
-    let generation = Generation { max_new: 12, choice: Choice::Sample(temperature), stop: Some(5), samples: 2 };
+    let sampling = Sampling::new(Temperature::new(0.7).unwrap(), Some(20), Some(0.95)).unwrap();
+    // Three rows for six completions: rows of the cache are handed on, and prompts begin beside completions that go on.
+    let choice = Choice::Sample(sampling);
+    let generation = Generation { max_new: 12, choice, stop: &[5], samples: 2, batch: 3 };
     let stream = |p: usize, s: usize| Streams::new(9).stream(Purpose("sample"), 0, p as u64, s as u64);
     let completions = generate(&model, &rows(), generation, stream).unwrap();
     let scored = completions.iter().enumerate().map(|(i, completion)| {
@@ -79,7 +81,7 @@ fn samples(config: &DecoderConfig, store: &Store) -> (Vec<Completion>, Vec<Vec<f
         let at: Vec<usize> = (prompt.len()..whole.len()).collect();
         let tokens = TokenBatch::right_padded(&[whole], 0).unwrap();
         let hidden = model.hidden(&tokens, None).unwrap();
-        let (log_p, _) = model.token_logprobs(&hidden, &tokens, &at, temperature).unwrap();
+        let (log_p, _) = model.token_logprobs(&hidden, &tokens, &at, sampling.of_drawn()).unwrap();
         log_p.to_dtype(DType::F64).unwrap().to_vec1().unwrap()
     });
     let scored = scored.collect();

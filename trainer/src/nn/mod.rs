@@ -2,7 +2,8 @@
 //!
 //! From the bottom up: [`threads`] (how many), [`device`] (where), [`streams`] (reproducible randomness), [`store`] (named parameters and
 //! their gradients), [`init`], [`schedule`], [`mod@clip`] and [`adamw`] (how parameters move), [`ops`] (own differentiable
-//! operations), [`rope`] (rotary angles), [`layers`] made of them, [`temperature`] and [`sample`] (exact draws).
+//! operations), [`rope`] (rotary angles), [`layers`] made of them, [`temperature`] and [`sampling`] (which distribution),
+//! [`sample`] (exact draws from it).
 
 pub mod adamw;
 pub mod clip;
@@ -13,6 +14,7 @@ pub mod ops;
 mod real;
 pub mod rope;
 pub mod sample;
+pub mod sampling;
 pub mod schedule;
 pub mod store;
 pub mod streams;
@@ -28,6 +30,7 @@ pub use init::normal;
 pub use layers::{Embedding, LayerNorm, Linear, RmsNorm};
 pub use rope::{Rope, RopeScaling};
 pub use sample::{Choice, choose};
+pub use sampling::{Sampling, Scoring};
 pub use schedule::{Decay, Schedule};
 pub use store::{Gradients, Store};
 pub use streams::{Purpose, Streams};

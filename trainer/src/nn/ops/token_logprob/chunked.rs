@@ -11,7 +11,7 @@ use candle_core::{CpuStorage, CudaStorage, CustomOp2, Layout, Shape, Storage, Te
 use super::composed;
 use crate::Result;
 use crate::nn::ops::widened;
-use crate::nn::temperature::Temperature;
+use crate::nn::sampling::Scoring;
 
 /// Numbers in the logits of a chunk: 128 MiB of f32, and a few times that while their gradient is computed.
 const LOGITS: usize = 1 << 25;
@@ -21,7 +21,7 @@ pub(super) fn token_logprob(
     hidden: &Tensor,
     weight: &Tensor,
     targets: &[u32],
-    scoring: Temperature,
+    scoring: Scoring,
 ) -> Result<(Tensor, Tensor)> {
     let step = (LOGITS / weight.dim(0)?.max(1)).max(1);
     let chunks = Chunks { targets: targets.into(), scoring, step, value: Mutex::default() };
@@ -45,7 +45,7 @@ pub(super) fn token_logprob(
 /// An operation on (hidden, weight) whose value is known already, and whose gradient is computed chunk by chunk.
 struct Chunks {
     targets: Arc<[u32]>,
-    scoring: Temperature,
+    scoring: Scoring,
     step: usize,
     /// The value, until the forward pass has taken it.
     value: Mutex<Option<Tensor>>,
