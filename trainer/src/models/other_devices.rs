@@ -2,12 +2,15 @@
 //! every parameter, sampling through the cache; in f32, and in bf16 by bounds that were measured (each about twice what is
 //! seen).
 
+use std::path::Path;
+
 use candle_core::{DType, Device, Tensor};
 
 use super::config::{Activation, DecoderConfig, Family, Residual, Window};
-use super::{Completion, Generation, ScalarModel, TokenBatch, generate, hf, parameters};
+use super::{Completion, Generation, ScalarModel, TokenBatch, generate, hf, parameters, tensors};
 use crate::nn::ops::testing::unfused;
 use crate::nn::{Choice, Gradients, Purpose, Rope, RopeScaling, Sampling, Store, Streams, Temperature};
+use crate::vectors;
 
 /// A decoder of each family: heads rotated in part and whole, a window in all layers and in the last, keys for one query head and
 /// for three, a tied head.
@@ -185,5 +188,27 @@ fn a_scalar_model_in_bf16_scores_in_f32() {
         assert_eq!(got.dtype(), DType::F32);
         let (expected, got) = (expected.to_vec1::<f32>().unwrap(), got.to_vec1::<f32>().unwrap());
         assert!(worst(&expected, &got) < 0.05, "{:?}", config.family);
+    }
+}
+
+#[test]
+fn vectors_come_out_the_same_on_other_devices() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/hf/lm");
+    for case in ["llama3_bf16", "neox_bin", "neox_f16_legacy", "neox_sequential"] {
+        let run = |out: &Path| {
+            vectors::run_case(&root.join(case), out, &Device::Cpu).unwrap();
+            tensors::load(&out.join("got.safetensors")).unwrap()
+        };
+        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (fused, other) = (run(here.path()), unfused(|| run(there.path())));
+        assert!(fused.keys().eq(other.keys()));
+        for (name, tensor) in &fused {
+            let wide = |t: &Tensor| t.to_dtype(DType::F64).unwrap();
+            let off = (wide(tensor) - wide(&other[name])).unwrap().abs().unwrap().flatten_all().unwrap();
+            let off = off.max(0).unwrap().to_scalar::<f64>().unwrap();
+            // Integers are equal; floats within what the vectors' own judge allows logits.
+            let bound = if tensor.dtype() == DType::F32 { 3e-5 } else { 0.0 };
+            assert!(off <= bound, "{case}: {name}: {off}");
+        }
     }
 }

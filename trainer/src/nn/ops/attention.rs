@@ -103,6 +103,9 @@ enum Constant {
     Seen(Option<usize>),
 }
 
+/// Those made so far, each for the dtype of the states.
+type Constants = Vec<((Constant, DType), Tensor)>;
+
 /// What attention needs to know about the tokens of one forward pass, the same for all layers.
 #[derive(Debug, Clone)]
 pub struct Tokens {
@@ -115,7 +118,7 @@ pub struct Tokens {
     /// `[batch]`: what each row continues; empty without a cache.
     continued: Arc<[Continued]>,
     /// What the composed forms have made of all this on the device of the pass.
-    constants: Arc<Mutex<Vec<((Constant, DType), Tensor)>>>,
+    constants: Arc<Mutex<Constants>>,
 }
 
 /// Where the new tokens of a row go in the cache: tokens `start..start + count` of the row become columns
