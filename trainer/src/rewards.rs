@@ -4,11 +4,11 @@ use crate::Result;
 use crate::data::jsonl::Reference;
 use crate::models::hf;
 use crate::models::tokenizer::Tokenizer;
+use crate::nn::Place;
 use crate::reward::Score;
 use crate::tiny::gold::gold;
 use crate::world::Trajectory;
 use crate::world::text::{Response, Text};
-use candle_core::{DType, Device};
 use std::path::Path;
 
 /// A reward model of a Hugging Face folder, with its own tokenizer: it reads text.
@@ -19,12 +19,12 @@ pub struct LearnedReward {
 }
 
 impl LearnedReward {
-    /// Loads the folder.
+    /// Loads the folder to `place`.
     ///
     /// # Errors
     /// When it is not a whole reward model.
-    pub fn load(folder: &Path, tokenizer: Tokenizer) -> Result<Self> {
-        let (config, mut store, shift) = hf::load_scalar(folder, DType::F32, &Device::Cpu)?;
+    pub fn load(folder: &Path, tokenizer: Tokenizer, place: &Place) -> Result<Self> {
+        let (config, mut store, shift) = hf::load_scalar(folder, place.dtype, &place.device)?;
         store.freeze(|_| true);
         Ok(Self { model: Text::reward_model(config, store, shift, tokenizer)?, queries: 0 })
     }
@@ -47,7 +47,9 @@ impl LearnedReward {
         let tokenizer = self.model.tokenizer();
         let mut ids = tokenizer.encode(query)?;
         ids.extend(tokenizer.encode(response)?);
-        ids.extend(ended.then(|| tokenizer.eos()));
+        if ended {
+            ids.push(tokenizer.eos()?);
+        }
         Ok(ids)
     }
 }

@@ -19,7 +19,6 @@ use crate::tiny;
 use crate::world::Group;
 use crate::world::text::{Response, Responses, Text};
 use crate::{Error, Result};
-use candle_core::{DType, Device};
 use std::time::Instant;
 
 impl SupervisedConfig {
@@ -47,7 +46,7 @@ impl Run {
     pub(super) fn pretrain(&mut self, watch: &mut Watch<'_>) -> Result<()> {
         let tokenizer = self.tokenizer()?;
         let config = self.shape(tokenizer.vocab_len());
-        let store = parameters::initial(&config, &self.streams, DType::F32, &Device::Cpu)?;
+        let store = parameters::initial(&config, &self.streams, self.place.dtype, &self.place.device)?;
         let responses = Responses { sampling: Sampling::ONE, ..self.responses(&tokenizer)? };
         let mut world = Text::policy(config, store, tokenizer, responses)?;
         let longest = self.longest();
@@ -79,7 +78,7 @@ impl Run {
     pub(super) fn reward(&mut self, watch: &mut Watch<'_>) -> Result<()> {
         let tokenizer = self.tokenizer()?;
         self.compare_samples(&self.load_policy(Stage::Sft)?, watch)?;
-        let (config, language_model) = hf::load(&self.checkpoint(Stage::Sft), DType::F32, &Device::Cpu)?;
+        let (config, language_model) = hf::load(&self.checkpoint(Stage::Sft), self.place.dtype, &self.place.device)?;
         let store = ScalarModel::initial(&config, &language_model, &self.streams)?;
         let mut world = Text::reward_model(config, store, 0.0, tokenizer)?;
         let rows = |run: &Self, split: &str, world: &Text, watch: &mut Watch<'_>| -> Result<Vec<Group<Response>>> {
@@ -162,7 +161,7 @@ impl Run {
 
     /// The policy that `stage` left.
     pub(super) fn load_policy(&self, stage: Stage) -> Result<Text> {
-        let (config, store) = hf::load(&self.checkpoint(stage), DType::F32, &Device::Cpu)?;
+        let (config, store) = hf::load(&self.checkpoint(stage), self.place.dtype, &self.place.device)?;
         let tokenizer = self.tokenizer()?;
         let responses = self.responses(&tokenizer)?;
         Text::policy(config, store, tokenizer, responses)
@@ -173,7 +172,7 @@ impl Run {
         let online = &self.config.online;
         let (top_k, top_p) = ((online.top_k > 0).then_some(online.top_k), Some(online.top_p));
         let sampling = Sampling::new(Temperature::new(online.temperature)?, top_k, top_p)?;
-        Ok(Responses { sampling, response_length: online.response_length, eos: tokenizer.eos() })
+        Ok(Responses { sampling, response_length: online.response_length, eos: tokenizer.eos()? })
     }
 
     /// Longest text the models see, tokens.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use serde_json::json;
 
 use super::{Inputs, batch_of, integers, write};
@@ -11,7 +11,7 @@ use crate::Result;
 use crate::models::{ScalarModel, hf};
 
 pub(super) fn run(case: &Path, inputs: &Inputs, out: &Path) -> Result<()> {
-    let (config, store, shift) = hf::load_scalar(case, DType::F32, &Device::Cpu)?;
+    let (config, store, shift) = hf::load_scalar(case, DType::F32, &inputs.device)?;
     let model = ScalarModel::new(&config, &store, shift)?.detached();
     let (pad, fill) = (inputs.number(&["pad_id"])? as i64, inputs.number(&["fill_id"])? as i64);
     let mut tensors = BTreeMap::new();
@@ -22,7 +22,7 @@ pub(super) fn run(case: &Path, inputs: &Inputs, out: &Path) -> Result<()> {
         let position: Vec<usize> = ids.chunks_exact(time).map(|row| reward_position(row, context, pad)).collect();
         let at: Vec<u32> = position.iter().enumerate().map(|(b, p)| (b * time + p) as u32).collect();
         let hidden = model.decoder().hidden(&tokens, None)?; // [batch, time, width]
-        let rows = hidden.reshape((batch * time, ()))?.index_select(&Tensor::new(at, &Device::Cpu)?, 0)?;
+        let rows = hidden.reshape((batch * time, ()))?.index_select(&Tensor::new(at, hidden.device())?, 0)?;
         let mut put = |name: &str, tensor: Tensor| drop(tensors.insert(format!("{side}.{name}"), tensor));
         put("model_input_ids", integers(tokens.ids().iter().map(|&i| i.into()), &[batch, time])?);
         put("attention_mask", integers(tokens.mask().iter().map(|&m| m.into()), &[batch, time])?);
