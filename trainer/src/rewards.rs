@@ -47,7 +47,9 @@ impl LearnedReward {
         let tokenizer = self.model.tokenizer();
         let mut ids = tokenizer.encode(query)?;
         ids.extend(tokenizer.encode(response)?);
-        ids.extend(ended.then(|| tokenizer.eos()));
+        if ended {
+            ids.push(tokenizer.eos()?);
+        }
         Ok(ids)
     }
 }

@@ -86,7 +86,7 @@ fn samples_carry_the_scorers_log_probs_in_every_family_however_they_are_truncate
 /// Layers that add nothing, and a head with one entry a row: the logits are the same numbers in any batch.
 #[test]
 fn with_logits_that_no_batch_changes_neither_batch_nor_order_changes_a_bit() {
-    let config = DecoderConfig { vocab: 36, width: 36, heads: 6, head_dim: 6, ..config() };
+    let config = DecoderConfig { vocab: 36, width: 36, inner: 72, heads: 6, kv_heads: 6, head_dim: 6, ..config() };
     let store = store(&config);
     let mut tensors = store.to_tensors();
     for (name, tensor) in &mut tensors {
@@ -236,7 +236,7 @@ fn a_truncated_policys_trajectories_keep_finite_log_probs_while_it_moves() {
     let tokenizer = Tokenizer::train(texts.into_iter(), 262).unwrap();
     let config = DecoderConfig { vocab: tokenizer.vocab_len(), ..config() };
     let sampling = sampling(Some(40), Some(0.6));
-    let responses = Responses { sampling, response_length: 12, eos: tokenizer.eos() };
+    let responses = Responses { sampling, response_length: 12, eos: tokenizer.eos().unwrap() };
     let ids = tokenizer.encode("a post").unwrap();
     let first = store(&config);
     let mut world = Text::policy(config, first.copy().unwrap(), tokenizer, responses)

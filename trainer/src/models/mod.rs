@@ -2,7 +2,7 @@
 //!
 //! [`config`], [`mod@parameters`] and [`decoder`] are one configurable decoder for GPT-NeoX, Llama, Mistral and Qwen;
 //! [`scalar`] puts a reward or value head on it; [`mod@generate`] samples from it; [`hf`] reads and writes folders
-//! ([`tensors`] and [`pickle`] read weights); [`tokenizer`] turns text into ids.
+//! ([`tensors`] and [`pickle`] read weights), [`hub`] finds them by name in the local cache; [`tokenizer`] turns text into ids.
 
 pub mod batch;
 mod block;
@@ -11,7 +11,9 @@ pub mod config;
 mod config_json;
 pub mod decoder;
 pub mod generate;
+pub mod generation_config;
 pub mod hf;
+pub mod hub;
 mod json;
 mod llama;
 mod neox;
@@ -22,11 +24,13 @@ pub mod pickle;
 pub mod scalar;
 mod scheduler;
 pub mod tensors;
+pub mod text_stream;
 pub mod tokenizer;
 
 pub use batch::{CacheRows, KvCache, TokenBatch};
 pub use config::{DecoderConfig, Family};
 pub use decoder::Decoder;
-pub use generate::{Completion, Event, Generation, generate, generate_observed};
+pub use generate::{Completion, Event, Generation, generate, generate_observed, prompt_fault};
+pub use generation_config::GenerationDefaults;
 pub use scalar::ScalarModel;
 pub use tokenizer::Tokenizer;

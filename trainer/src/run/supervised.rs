@@ -172,7 +172,7 @@ impl Run {
         let online = &self.config.online;
         let (top_k, top_p) = ((online.top_k > 0).then_some(online.top_k), Some(online.top_p));
         let sampling = Sampling::new(Temperature::new(online.temperature)?, top_k, top_p)?;
-        Ok(Responses { sampling, response_length: online.response_length, eos: tokenizer.eos() })
+        Ok(Responses { sampling, response_length: online.response_length, eos: tokenizer.eos()? })
     }
 
     /// Longest text the models see, tokens.

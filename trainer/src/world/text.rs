@@ -105,7 +105,7 @@ impl Text {
     /// # Errors
     /// When the parameters do not fit `config`.
     pub fn reward_model(config: DecoderConfig, store: Store, shift: f64, tokenizer: Tokenizer) -> Result<Self> {
-        let responses = Responses { sampling: Sampling::ONE, response_length: 0, eos: tokenizer.eos() };
+        let responses = Responses { sampling: Sampling::ONE, response_length: 0, eos: tokenizer.eos()? };
         let trained = ScalarModel::new(&config, &store, shift)?;
         let model = Model::Reward { twin: trained.detached(), trained };
         Ok(Self { config, store, model, reference: None, tokenizer, responses })
