@@ -92,7 +92,7 @@ fn every_trainable_parameter_gets_a_gradient_and_no_frozen_one_does() {
             let tokens = TokenBatch::left_padded(&rows(), 0).unwrap();
             let hidden = model.hidden(&tokens, None).unwrap();
             let (log_p, _) = model.token_logprobs(&hidden, &tokens, &scored(&tokens), Temperature::ONE).unwrap();
-            store.accumulate(&log_p.sum_all().unwrap().backward().unwrap()).unwrap();
+            store.accumulate(log_p.sum_all().unwrap().backward().unwrap()).unwrap();
             assert_eq!(store.missing_gradients(), Vec::<String>::new());
             let trainable: Vec<String> = store.trainable().map(|(name, _)| name.to_string()).collect();
             assert!(trainable.iter().all(|name| !freeze(name)));
@@ -111,7 +111,7 @@ fn a_scalar_model_trains_whole_and_its_shift_moves_every_score() {
     let mut store = ScalarModel::initial(&config, &store(&config), &Streams::new(4)).unwrap();
     let model = ScalarModel::new(&config, &store, 0.0).unwrap();
     let left = model.rewards(&TokenBatch::left_padded(&rows(), 0).unwrap()).unwrap();
-    store.accumulate(&left.sum_all().unwrap().backward().unwrap()).unwrap();
+    store.accumulate(left.sum_all().unwrap().backward().unwrap()).unwrap();
     assert_eq!(store.missing_gradients(), Vec::<String>::new());
     let right = model.rewards(&TokenBatch::right_padded(&rows(), 0).unwrap()).unwrap();
     assert!(worst(&left.to_vec1().unwrap(), &right.to_vec1().unwrap()) < 1e-5);

@@ -134,17 +134,31 @@ fn load_weights(
     dtype: DType,
     device: &Device,
 ) -> Result<Store> {
-    let files = open_weights(folder)?;
+    let mut store = Store::new(dtype, device);
+    let ignored = |name: &str| parameters::is_legacy_buffer(name) || optional.contains(&name);
+    read_tensors(&open_weights(folder)?, expected, ignored, "config.json", |name, tensor| store.insert(name, &tensor))?;
+    Ok(store)
+}
+
+/// Gives every `expected` tensor of `files` to `each`, one at a time, once all names and shapes are known to be right.
+/// `said_by`: where the expected shapes come from.
+pub(super) fn read_tensors(
+    files: &[Weights],
+    expected: &BTreeMap<String, Vec<usize>>,
+    ignored: impl Fn(&str) -> bool,
+    said_by: &str,
+    mut each: impl FnMut(String, Tensor) -> Result<()>,
+) -> Result<()> {
     let mut at = BTreeMap::new();
     for (i, file) in files.iter().enumerate() {
         for (name, shape) in file.shapes() {
             match expected.get(&name) {
                 Some(wanted) if *wanted != shape => {
-                    let what = format!("shape {shape:?} (expected {wanted:?} by config.json)");
+                    let what = format!("shape {shape:?} (expected {wanted:?} by {said_by})");
                     return Err(Error::field(file.path(), one_line(&name), what));
                 }
                 Some(_) => drop(at.insert(name, i)),
-                None if parameters::is_legacy_buffer(&name) || optional.contains(&name.as_str()) => {}
+                None if ignored(&name) => {}
                 None => return Err(Error::field(file.path(), one_line(&name), "unknown tensor")),
             }
         }
@@ -152,17 +166,16 @@ fn load_weights(
     if let (Some(name), Some(file)) = (expected.keys().find(|name| !at.contains_key(*name)), files.first()) {
         return Err(Error::field(file.path(), name, "missing tensor"));
     }
-    check_size(&files, expected)?;
-    let mut store = Store::new(dtype, device);
+    check_size(files, expected)?;
     for (name, i) in at {
         let tensor = files[i].read(&name)?;
         if !tensor.dtype().is_float() {
             let what = format!("dtype {:?} (expected a float)", tensor.dtype());
             return Err(Error::field(files[i].path(), name, what));
         }
-        store.insert(name, &tensor)?;
+        each(name, tensor)?;
     }
-    Ok(store)
+    Ok(())
 }
 
 /// Refuses files whose tensors share bytes to seem more than they are: a number takes at least one.

@@ -2,7 +2,8 @@
 //!
 //! [`config`], [`mod@parameters`] and [`decoder`] are one configurable decoder for GPT-NeoX, Llama, Mistral and Qwen;
 //! [`scalar`] puts a reward or value head on it; [`mod@generate`] samples from it; [`hf`] reads and writes folders
-//! ([`tensors`] and [`pickle`] read weights); [`tokenizer`] turns text into ids.
+//! ([`tensors`] and [`pickle`] read weights), [`peft`] adapters,
+//! and [`trained`] says what of a model is trained; [`tokenizer`] turns text into ids.
 
 pub mod batch;
 mod block;
@@ -16,10 +17,12 @@ mod json;
 mod llama;
 mod neox;
 pub mod parameters;
+pub mod peft;
 pub mod pickle;
 pub mod scalar;
 pub mod tensors;
 pub mod tokenizer;
+pub mod trained;
 
 pub use batch::{KvCache, TokenBatch};
 pub use config::{DecoderConfig, Family};
@@ -27,3 +30,4 @@ pub use decoder::Decoder;
 pub use generate::{Completion, Generation, generate};
 pub use scalar::ScalarModel;
 pub use tokenizer::Tokenizer;
+pub use trained::Trained;

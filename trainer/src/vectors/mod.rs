@@ -4,6 +4,7 @@
 //! read here.
 
 pub mod lm;
+mod lora;
 pub mod rm;
 
 use std::collections::BTreeMap;
@@ -22,15 +23,17 @@ pub fn run_case(case: &Path, out: &Path) -> Result<()> {
     if case.is_file() {
         return Err(Error::file(
             case,
-            "cases of a json file are not supported (expected the folder of an lm or rm case)",
+            "cases of a json file are not supported (expected the folder of an lm, lora or rm case)",
         ));
     }
     let inputs = Inputs::open(case)?;
     match inputs.json["kind"].as_str() {
         Some("causal_lm") => lm::run(case, &inputs, out),
+        Some("lora") => lora::run(case, &inputs, out),
         Some("tldr_scalar") => rm::run(case, &inputs, out),
         kind => {
-            let what = format!("{} is not supported (expected causal_lm or tldr_scalar)", kind.unwrap_or("missing"));
+            let what =
+                format!("{} is not supported (expected causal_lm, lora or tldr_scalar)", kind.unwrap_or("missing"));
             Err(Error::field(&inputs.file, "kind", what))
         }
     }
@@ -94,6 +97,19 @@ pub(crate) fn batch_of(ids: &[i64], columns: usize, pad: i64, fill: i64) -> Resu
 /// Integers as the tensor the judge compares.
 pub(crate) fn integers(values: impl IntoIterator<Item = i64>, shape: &[usize]) -> Result<Tensor> {
     Ok(Tensor::from_vec(values.into_iter().collect::<Vec<i64>>(), shape, &Device::Cpu)?)
+}
+
+/// `values` where `live`, one after the other, 0 elsewhere.
+pub(crate) fn scattered(values: &Tensor, live: &[bool]) -> Result<Vec<f32>> {
+    let mut all = vec![0.0; live.len()];
+    let places = all.iter_mut().zip(live).filter(|(_, live)| **live);
+    places.zip(values.to_vec1::<f32>()?).for_each(|((place, _), value)| *place = value);
+    Ok(all)
+}
+
+/// The sum of each row of `width`, in f64, rounded once.
+pub(crate) fn row_sums(rows: &[f32], width: usize) -> Vec<f32> {
+    rows.chunks_exact(width.max(1)).map(|row| row.iter().map(|&x| f64::from(x)).sum::<f64>() as f32).collect()
 }
 
 /// Writes `got.safetensors` and `got.json`.
