@@ -120,11 +120,14 @@ fn two_runs_of_one_seed_write_the_same_bytes_and_another_seed_does_not() {
 #[test]
 fn the_number_of_threads_changes_no_byte() {
     let folder = TempDir::new().unwrap();
-    for threads in ["1", "2", "3"] {
-        succeeded(&train(folder.path(), threads, &["--threads", threads]));
+    for (part, more) in [("full", &[][..]), ("lora", &LORA[..])] {
+        let runs = folder.path().join(part);
+        for threads in ["1", "2", "3"] {
+            succeeded(&train(&runs, threads, &[more, &["--threads", threads]].concat()));
+        }
+        same_results(&runs.join("1"), &runs.join("2"));
+        same_results(&runs.join("1"), &runs.join("3"));
     }
-    same_results(&folder.path().join("1"), &folder.path().join("2"));
-    same_results(&folder.path().join("1"), &folder.path().join("3"));
 }
 
 /// Every tensor of a safetensors file whose name ends in `part`, as numbers.

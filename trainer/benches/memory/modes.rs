@@ -61,20 +61,22 @@ pub fn parts() -> Vec<(&'static str, Trained)> {
     ]
 }
 
-fn policy(part: &Trained, recompute: bool, frozen: Frozen, tokenizer: Tokenizer) -> Text {
+/// The policy, and its reference where the policy does not hold it.
+fn policy(part: &Trained, recompute: bool, frozen: Frozen, tokenizer: Tokenizer) -> (Text, Option<Store>) {
     let (config, streams) = (config(), Streams::new(1));
     let sampling = Sampling { temperature: Temperature::ONE, response_length: RESPONSE as usize, eos: 0 };
     let mut store = parameters::initial(&config, &streams, DType::F32, &Device::Cpu).unwrap();
     if frozen == Frozen::Detached {
         let policy = Text::policy(config, store, tokenizer, sampling).unwrap();
-        return policy.begin(part.clone(), recompute, &streams).unwrap();
+        return (policy.begin(part.clone(), recompute, &streams).unwrap(), None);
     }
     part.prepare(&config, &mut store, &streams).unwrap();
     let trained: Vec<String> = store.trainable().map(|(name, _)| name.to_string()).collect();
+    let reference = store.reference().unwrap();
     store.freeze(|_| false);
     let mut policy = Text::policy(config, store, tokenizer, sampling).unwrap();
     policy.store().freeze(|name| !trained.iter().any(|other| other == name));
-    policy
+    (policy, Some(reference))
 }
 
 fn pairs(policy: &Text) -> Vec<Group<Response>> {
@@ -93,7 +95,7 @@ fn pairs(policy: &Text) -> Vec<Group<Response>> {
 pub fn measure(part: &Trained, recompute: bool, frozen: Frozen) -> Taken {
     let tokenizer = Tokenizer::train(tiny::corpus(1, 20), 300).unwrap();
     let before = MEMORY.current_usage();
-    let mut policy = policy(part, recompute, frozen, tokenizer);
+    let (mut policy, _reference) = policy(part, recompute, frozen, tokenizer);
     let groups = pairs(&policy);
     let weights = MEMORY.current_usage() - before;
     let trained = numbers(policy.parameters());
