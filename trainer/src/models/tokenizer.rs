@@ -171,6 +171,15 @@ impl Tokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
+    /// The tokens of `text` with those the tokenizer adds to every text (Llama's begin of text).
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_special(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(text, true).map_err(|e| self.failed(e))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
     /// The text of `ids`, with or without special tokens; bytes that are no UTF-8 become replacement characters.
     ///
     /// # Errors
