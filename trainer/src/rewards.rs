@@ -51,7 +51,9 @@ impl LearnedReward {
     fn row(&self, query: &str, response: &str, ended: bool) -> Result<Vec<u32>> {
         let mut ids = self.tokenizer.encode(query)?;
         ids.extend(self.tokenizer.encode(response)?);
-        ids.extend(ended.then(|| self.tokenizer.eos()));
+        if ended {
+            ids.push(self.tokenizer.eos()?);
+        }
         Ok(ids)
     }
 

@@ -173,7 +173,7 @@ impl Run {
     pub(super) fn sampling(&self, tokenizer: &Tokenizer) -> Result<Sampling> {
         let online = &self.config.online;
         let temperature = Temperature::new(online.temperature)?;
-        Ok(Sampling { temperature, response_length: online.response_length, eos: tokenizer.eos() })
+        Ok(Sampling { temperature, response_length: online.response_length, eos: tokenizer.eos()? })
     }
 
     /// Longest text the models see, tokens.

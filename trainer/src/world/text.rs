@@ -103,7 +103,7 @@ impl Text {
     /// # Errors
     /// When the parameters do not fit `config`.
     pub fn reward_model(config: &RewardConfig, store: Store, tokenizer: Tokenizer) -> Result<Self> {
-        let sampling = Sampling { temperature: Temperature::ONE, response_length: 0, eos: tokenizer.eos() };
+        let sampling = Sampling { temperature: Temperature::ONE, response_length: 0, eos: tokenizer.eos()? };
         let trained = RewardModel::new(config, &store)?;
         let model = Model::Reward { twin: trained.detached(), trained };
         Ok(Self { config: config.decoder.clone(), store, model, reference: None, tokenizer, sampling })
