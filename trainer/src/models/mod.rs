@@ -2,7 +2,7 @@
 //!
 //! [`config`], [`mod@parameters`] and [`decoder`] are one configurable decoder for GPT-NeoX, Llama, Mistral and Qwen;
 //! [`reward`] puts a reward head on it; [`mod@generate`] samples from it; [`hf`] reads and writes folders
-//! ([`tensors`] and [`pickle`] read weights); [`tokenizer`] turns text into ids.
+//! ([`tensors`] and [`pickle`] read weights), [`hub`] finds them by name in the local cache; [`tokenizer`] turns text into ids.
 
 pub mod batch;
 mod block;
@@ -12,6 +12,7 @@ mod config_json;
 pub mod decoder;
 pub mod generate;
 pub mod hf;
+pub mod hub;
 mod json;
 mod llama;
 mod neox;
