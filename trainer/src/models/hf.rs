@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use serde_json::json;
 
 use super::config::DecoderConfig;
 use super::config_json;
 use super::decoder::Decoder;
 use super::json::{Fields, one_line, read_object};
 use super::parameters::{self, parameters};
-use super::scalar::ScalarModel;
 use super::tensors::{self, Weights};
 use crate::files;
 use crate::nn::Store;
@@ -34,19 +32,6 @@ pub fn load(folder: &Path, dtype: DType, device: &Device) -> Result<(DecoderConf
     Ok((config, store))
 }
 
-/// Reads a scalar model (`base_config`, `lm_backbone.*`, `scalar_head.*`): config, store, and the shift subtracted from
-/// its scores.
-pub fn load_scalar(folder: &Path, dtype: DType, device: &Device) -> Result<(DecoderConfig, Store, f64)> {
-    let file = folder.join("config.json");
-    let map = read_object(&file)?;
-    let fields = Fields { file: &file, within: "", map: &map };
-    let base = fields.object("base_config", "base_config.")?;
-    let config = config_json::from_json(base.ok_or_else(|| fields.fault("base_config", "missing"))?)?;
-    let shift = fields.number("bias")?.unwrap_or(0.0);
-    let store = load_weights(folder, &ScalarModel::parameters(&config), &[], dtype, device)?;
-    Ok((config, store, shift))
-}
-
 /// Writes a language model's folder, which transformers loads. Each file is written aside, synced and renamed, the
 /// weights last.
 pub fn save(folder: &Path, config: &DecoderConfig, store: &Store) -> Result<()> {
@@ -57,26 +42,13 @@ pub fn save(folder: &Path, config: &DecoderConfig, store: &Store) -> Result<()> 
     save_weights(folder, &parameters(config, config.family.names().trunk, true), store)
 }
 
-/// Writes a scalar model's folder in the layout [`load_scalar`] reads.
-pub fn save_scalar(folder: &Path, config: &DecoderConfig, store: &Store, shift: f64) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
-    let json = json!({
-        "architectures": ["ScalarModel"],
-        "base_config": config_json::to_json(config),
-        "bias": shift,
-        "hidden_size": config.width,
-        "torch_dtype": "float32",
-    });
-    files::write_json(&folder.join("config.json"), &json)?;
-    save_weights(folder, &ScalarModel::parameters(config), store)
-}
-
 /// A language model on `store`.
 pub fn decoder(config: &DecoderConfig, store: &Store) -> Result<Decoder> {
     Decoder::new(config, store, config.family.names().trunk)
 }
 
-fn save_weights(folder: &Path, expected: &BTreeMap<String, Vec<usize>>, store: &Store) -> Result<()> {
+/// Writes the parameters that `expected` names.
+pub(super) fn save_weights(folder: &Path, expected: &BTreeMap<String, Vec<usize>>, store: &Store) -> Result<()> {
     let all = store.to_tensors();
     let weights = expected
         .keys()
@@ -89,7 +61,7 @@ fn save_weights(folder: &Path, expected: &BTreeMap<String, Vec<usize>>, store: &
 }
 
 /// The files of weights of a folder, in the order transformers looks for them.
-fn open_weights(folder: &Path) -> Result<Vec<Weights>> {
+pub(super) fn open_weights(folder: &Path) -> Result<Vec<Weights>> {
     for name in ["model.safetensors", "pytorch_model.bin"] {
         let single = folder.join(name);
         if single.is_file() {
@@ -127,7 +99,8 @@ fn open_shards(folder: &Path, index: &Path) -> Result<Vec<Weights>> {
     shards.into_iter().map(open).collect()
 }
 
-fn load_weights(
+/// Reads the parameters that `expected` names, and nothing but those and the `optional` ones may be there.
+pub(super) fn load_weights(
     folder: &Path,
     expected: &BTreeMap<String, Vec<usize>>,
     optional: &[&str],

@@ -1,7 +1,7 @@
 //! Decoder language models in Hugging Face's formats.
 //!
 //! [`config`], [`mod@parameters`] and [`decoder`] are one configurable decoder for GPT-NeoX, Llama, Mistral and Qwen;
-//! [`scalar`] puts a reward or value head on it; [`mod@generate`] samples from it; [`hf`] reads and writes folders
+//! [`reward`] puts a reward head on it; [`mod@generate`] samples from it; [`hf`] reads and writes folders
 //! ([`tensors`] and [`pickle`] read weights), [`hub`] finds them by name in the local cache; [`tokenizer`] turns text into ids.
 
 pub mod batch;
@@ -18,7 +18,7 @@ mod llama;
 mod neox;
 pub mod parameters;
 pub mod pickle;
-pub mod scalar;
+pub mod reward;
 pub mod tensors;
 pub mod tokenizer;
 
@@ -26,5 +26,5 @@ pub use batch::{KvCache, TokenBatch};
 pub use config::{DecoderConfig, Family};
 pub use decoder::Decoder;
 pub use generate::{Completion, Generation, generate};
-pub use scalar::ScalarModel;
+pub use reward::{RewardConfig, RewardModel};
 pub use tokenizer::Tokenizer;
