@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 use serde_json::json;
 
 use super::config::DecoderConfig;
@@ -12,7 +12,8 @@ use super::decoder::Decoder;
 use super::json::{Fields, one_line, read_object};
 use super::parameters::{self, parameters};
 use super::scalar::ScalarModel;
-use super::tensors::{self, Weights};
+use super::shards::{self, Format};
+use super::tensors::{Source, Weights};
 use crate::files;
 use crate::nn::Store;
 use crate::{Error, Result};
@@ -47,14 +48,22 @@ pub fn load_scalar(folder: &Path, dtype: DType, device: &Device) -> Result<(Deco
     Ok((config, store, shift))
 }
 
+/// Writes a language model's folder, which transformers loads, as [`Format::default`] says.
+pub fn save(folder: &Path, config: &DecoderConfig, store: &Store) -> Result<()> {
+    save_as(folder, config, store, Format::default())
+}
+
 /// Writes a language model's folder, which transformers loads. Each file is written aside, synced and renamed, the
 /// weights last.
-pub fn save(folder: &Path, config: &DecoderConfig, store: &Store) -> Result<()> {
+///
+/// # Errors
+/// Files that cannot be written, and parameters that the store lacks.
+pub fn save_as(folder: &Path, config: &DecoderConfig, store: &Store, format: Format) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
-    let json = config_json::to_json(config);
+    let json = shards::with_dtype(config_json::to_json(config), format.dtype)?;
     files::write_json(&folder.join("config.json"), &json)?;
     files::write_json(&folder.join("generation_config.json"), &config_json::generation_json(&json))?;
-    save_weights(folder, &parameters(config, config.family.names().trunk, true), store)
+    save_weights(folder, &parameters(config, config.family.names().trunk, true), store, format)
 }
 
 /// Writes a scalar model's folder in the layout [`load_scalar`] reads.
@@ -68,7 +77,7 @@ pub fn save_scalar(folder: &Path, config: &DecoderConfig, store: &Store, shift: 
         "torch_dtype": "float32",
     });
     files::write_json(&folder.join("config.json"), &json)?;
-    save_weights(folder, &ScalarModel::parameters(config), store)
+    save_weights(folder, &ScalarModel::parameters(config), store, Format::default())
 }
 
 /// A language model on `store`.
@@ -76,55 +85,25 @@ pub fn decoder(config: &DecoderConfig, store: &Store) -> Result<Decoder> {
     Decoder::new(config, store, config.family.names().trunk)
 }
 
-fn save_weights(folder: &Path, expected: &BTreeMap<String, Vec<usize>>, store: &Store) -> Result<()> {
+/// Writes the parameters that `expected` names.
+pub(super) fn save_weights(
+    folder: &Path,
+    expected: &BTreeMap<String, Vec<usize>>,
+    store: &Store,
+    format: Format,
+) -> Result<()> {
     let all = store.to_tensors();
-    let weights = expected
-        .keys()
-        .map(|name| match all.get(name) {
-            Some(tensor) => Ok((name.clone(), tensor.to_dtype(DType::F32)?.to_device(&Device::Cpu)?)),
-            None => Err(Error::invalid(format!("{name}: no such parameter"))),
-        })
-        .collect::<Result<BTreeMap<String, Tensor>>>()?;
-    tensors::save(&folder.join("model.safetensors"), &weights)
+    let source = |name: &String| match all.get(name) {
+        Some(tensor) => Ok(Source::tensor(name, tensor, format.dtype)),
+        None => Err(Error::invalid(format!("{name}: no such parameter"))),
+    };
+    let sources = expected.keys().map(source).collect::<Result<Vec<_>>>()?;
+    shards::write(folder, sources, format.shard).map(drop)
 }
 
 /// The files of weights of a folder, in the order transformers looks for them.
-fn open_weights(folder: &Path) -> Result<Vec<Weights>> {
-    for name in ["model.safetensors", "pytorch_model.bin"] {
-        let single = folder.join(name);
-        if single.is_file() {
-            return Ok(vec![Weights::open(&single)?]);
-        }
-        let index = folder.join(format!("{name}.index.json"));
-        if index.is_file() {
-            return open_shards(folder, &index);
-        }
-    }
-    Err(Error::file(folder.join("model.safetensors"), "missing (nor is there pytorch_model.bin or an index)"))
-}
-
-/// The files an index names, each holding the tensors that the index says are there.
-fn open_shards(folder: &Path, index: &Path) -> Result<Vec<Weights>> {
-    let json = read_object(index)?;
-    let fields = Fields { file: index, within: "", map: &json };
-    let map = fields.object("weight_map", "")?.ok_or_else(|| fields.fault("weight_map", "missing"))?;
-    let mut shards: BTreeMap<&str, Vec<&String>> = BTreeMap::new();
-    for tensor in map.map.keys() {
-        let name = map.text(tensor)?.ok_or_else(|| map.fault(tensor, "its shard is not a name"))?;
-        if name.is_empty() || Path::new(name).file_name() != Some(name.as_ref()) {
-            return Err(map.fault(tensor, format!("shard {:?} is not a file of this folder", one_line(name))));
-        }
-        shards.entry(name).or_default().push(tensor);
-    }
-    let open = |(name, tensors): (&str, Vec<&String>)| {
-        let shard = Weights::open(&folder.join(name))?;
-        let shapes = shard.shapes();
-        match tensors.into_iter().find(|tensor| !shapes.contains_key(*tensor)) {
-            Some(tensor) => Err(map.fault(tensor, format!("is not in {}", one_line(name)))),
-            None => Ok(shard),
-        }
-    };
-    shards.into_iter().map(open).collect()
+pub(super) fn open_weights(folder: &Path) -> Result<Vec<Weights>> {
+    shards::open(folder)
 }
 
 fn load_weights(

@@ -18,7 +18,9 @@ mod llama;
 mod neox;
 pub mod parameters;
 pub mod pickle;
+mod safe;
 pub mod scalar;
+pub mod shards;
 pub mod tensors;
 pub mod tokenizer;
 
