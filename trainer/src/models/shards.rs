@@ -14,11 +14,33 @@ use crate::{Error, Result, files};
 /// The only file of a model that is not cut.
 const SINGLE: &str = "model.safetensors";
 
+/// A type that weights are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// Single precision.
+    F32,
+    /// Half precision: 11 bits, largest number 65504.
+    F16,
+    /// The upper half of single precision: 8 bits.
+    BF16,
+}
+
+impl Precision {
+    /// As candle calls it.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F16 => DType::F16,
+            Self::BF16 => DType::BF16,
+        }
+    }
+}
+
 /// How a model's weights are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Format {
-    /// Type of every parameter: F32, F16 or BF16.
-    pub dtype: DType,
+    /// Type of every parameter.
+    pub precision: Precision,
     /// Most bytes of tensors in a file; one that is larger by itself gets a file of its own.
     pub shard: u64,
 }
@@ -31,7 +53,7 @@ impl Format {
 impl Default for Format {
     /// f32, as parameters are trained, in files of 5 GB.
     fn default() -> Self {
-        Self { dtype: DType::F32, shard: Self::SHARD }
+        Self { precision: Precision::F32, shard: Self::SHARD }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::algorithm::supervised::Supervised;
 use crate::algorithm::update::{Optimizer, evaluate};
 use crate::data::format::END_OF_TEXT;
 use crate::models::config::DecoderConfig;
-use crate::models::scalar::ScalarModel;
+use crate::models::reward::{Kind, RewardConfig, RewardModel};
 use crate::models::tokenizer::Tokenizer;
 use crate::models::{hf, parameters};
 use crate::nn::{AdamW, AdamWSettings, Schedule, Temperature};
@@ -79,9 +79,10 @@ impl Run {
     pub(super) fn reward(&mut self, watch: &mut Watch<'_>) -> Result<()> {
         let tokenizer = self.tokenizer()?;
         self.compare_samples(&self.load_policy(Stage::Sft)?, watch)?;
-        let (config, language_model) = hf::load(&self.checkpoint(Stage::Sft), DType::F32, &Device::Cpu)?;
-        let store = ScalarModel::initial(&config, &language_model, &self.streams)?;
-        let mut world = Text::reward_model(config, store, 0.0, tokenizer)?;
+        let (decoder, language_model) = hf::load(&self.checkpoint(Stage::Sft), DType::F32, &Device::Cpu)?;
+        let config = RewardConfig { decoder, kind: Kind::Scalar { shift: 0.0 }, pad: None };
+        let store = RewardModel::initial(&config, &language_model, &self.streams)?;
+        let mut world = Text::reward_model(&config, store, tokenizer)?;
         let rows = |run: &Self, split: &str, world: &Text, watch: &mut Watch<'_>| -> Result<Vec<Group<Response>>> {
             let rows = run.comparisons(split, world.tokenizer(), watch)?;
             rows.iter().enumerate().map(|(row, c)| comparison(world, row, c)).collect()
@@ -145,7 +146,7 @@ impl Run {
         }
         if stage == Stage::Reward {
             let shift = self.shift(world, watch)?;
-            world.set_shift(shift);
+            world.set_shift(shift)?;
         }
         let state = self.state(stage, settings.updates, true, 0)?;
         checkpoint::save(&self.checkpoint(stage), world, &optimizer, &state)
@@ -172,7 +173,7 @@ impl Run {
     pub(super) fn sampling(&self, tokenizer: &Tokenizer) -> Result<Sampling> {
         let online = &self.config.online;
         let temperature = Temperature::new(online.temperature)?;
-        Ok(Sampling { temperature, response_length: online.response_length, eos: tokenizer.eos() })
+        Ok(Sampling { temperature, response_length: online.response_length, eos: tokenizer.eos()? })
     }
 
     /// Longest text the models see, tokens.

@@ -32,9 +32,11 @@ pub fn run_case(case: &Path, out: &Path) -> Result<()> {
     let inputs = Inputs::open(case)?;
     match inputs.json["kind"].as_str() {
         Some("causal_lm") => lm::run(case, &inputs, out),
-        Some("tldr_scalar") => rm::run(case, &inputs, out),
+        Some("tldr_scalar") => rm::run_scalar(case, &inputs, out),
+        Some("llama_seqcls" | "starling" | "armorm") => rm::run(case, &inputs, out),
         kind => {
-            let what = format!("{} is not supported (expected causal_lm or tldr_scalar)", kind.unwrap_or("missing"));
+            let known = "causal_lm, tldr_scalar, llama_seqcls, starling or armorm";
+            let what = format!("{} is not supported (expected {known})", kind.unwrap_or("missing"));
             Err(Error::field(&inputs.file, "kind", what))
         }
     }
@@ -71,6 +73,20 @@ impl Inputs {
             .as_u64()
             .map(|n| n as usize)
             .ok_or_else(|| Error::field(&self.file, path.join("."), "missing (expected a whole number)"))
+    }
+
+    /// A list of texts at `name`.
+    pub fn texts(&self, name: &str) -> Result<Vec<&str>> {
+        let texts = self.json[name].as_array().and_then(|texts| texts.iter().map(Value::as_str).collect());
+        texts.ok_or_else(|| Error::field(&self.file, name, "missing (expected a list of texts)"))
+    }
+
+    /// A list of token ids at `name`, not empty.
+    pub fn tokens(&self, name: &str) -> Result<Vec<u32>> {
+        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+        let ids: Option<Vec<u32>> = self.json[name].as_array().and_then(|ids| ids.iter().map(id).collect());
+        let ids = ids.filter(|ids| !ids.is_empty());
+        ids.ok_or_else(|| Error::field(&self.file, name, "missing (expected a list of token ids)"))
     }
 
     /// A matrix of ids, row by row, and its number of columns.

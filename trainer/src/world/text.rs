@@ -9,7 +9,7 @@ use crate::models::config::DecoderConfig;
 use crate::models::decoder::Decoder;
 use crate::models::generate::{Completion, Generation, generate};
 use crate::models::hf;
-use crate::models::scalar::ScalarModel;
+use crate::models::reward::{self, RewardConfig, RewardModel};
 use crate::models::tokenizer::Tokenizer;
 use crate::nn::{Choice, Purpose, Store, Streams, Temperature};
 use crate::{Error, Result};
@@ -62,8 +62,8 @@ pub struct Sampling {
 enum Model {
     /// A decoder with its language head.
     Policy { trained: Decoder, twin: Decoder },
-    /// A decoder with a scalar head, read at a row's last token.
-    Reward { trained: ScalarModel, twin: ScalarModel },
+    /// A decoder with a reward head, read at a row's last token.
+    Reward { trained: RewardModel, twin: RewardModel },
 }
 
 /// A policy or a reward model on text.
@@ -98,15 +98,15 @@ impl Text {
         Ok(Self { config, store, model, reference: None, tokenizer, sampling })
     }
 
-    /// A reward model with these parameters, `shift` taken off every score.
+    /// A reward model with these parameters.
     ///
     /// # Errors
     /// When the parameters do not fit `config`.
-    pub fn reward_model(config: DecoderConfig, store: Store, shift: f64, tokenizer: Tokenizer) -> Result<Self> {
-        let sampling = Sampling { temperature: Temperature::ONE, response_length: 0, eos: tokenizer.eos() };
-        let trained = ScalarModel::new(&config, &store, shift)?;
+    pub fn reward_model(config: &RewardConfig, store: Store, tokenizer: Tokenizer) -> Result<Self> {
+        let sampling = Sampling { temperature: Temperature::ONE, response_length: 0, eos: tokenizer.eos()? };
+        let trained = RewardModel::new(config, &store)?;
         let model = Model::Reward { twin: trained.detached(), trained };
-        Ok(Self { config, store, model, reference: None, tokenizer, sampling })
+        Ok(Self { config: config.decoder.clone(), store, model, reference: None, tokenizer, sampling })
     }
 
     /// The same policy, compared with `reference` (a store of the same names) at every rollout.
@@ -139,11 +139,15 @@ impl Text {
     }
 
     /// Takes `shift` off every score from now on; nothing changes for a policy.
-    pub fn set_shift(&mut self, shift: f64) {
+    ///
+    /// # Errors
+    /// When the reward model's head has no shift.
+    pub fn set_shift(&mut self, shift: f64) -> Result<()> {
         if let Model::Reward { trained, twin } = &mut self.model {
-            *trained = trained.clone().with_shift(shift);
+            *trained = trained.clone().with_shift(shift)?;
             *twin = trained.detached();
         }
+        Ok(())
     }
 
     /// Writes model and tokenizer as a Hugging Face folder.
@@ -153,7 +157,7 @@ impl Text {
     pub fn save(&self, folder: &Path) -> Result<()> {
         match &self.model {
             Model::Policy { .. } => hf::save(folder, &self.config, &self.store)?,
-            Model::Reward { trained, .. } => hf::save_scalar(folder, &self.config, &self.store, trained.shift())?,
+            Model::Reward { trained, .. } => reward::folder::save(folder, trained.config(), &self.store)?,
         }
         self.tokenizer.save(folder)
     }
