@@ -5,6 +5,7 @@ macro_rules! say {
     ($($text:tt)*) => { $crate::say_line(format_args!($($text)*)) };
 }
 
+mod convert;
 mod experiment;
 mod figures;
 mod progress;
@@ -36,6 +37,7 @@ Examples:
   rebel train --preset tldr-tiny --seed 2 --name second
   rebel train --preset tldr-tiny --set online.eta=0.5 --dry-run
   rebel figures --run runs/tldr-tiny
+  rebel convert EleutherAI/pythia-160m models/pythia --dtype bf16
 
 Exit codes:
   0  done, and what was asked holds
@@ -72,6 +74,8 @@ enum Command {
     Train(train::Arguments),
     /// Draw figures from finished runs, and those of the theory
     Figures(figures::Arguments),
+    /// Write a model's folder anew: another type of weights, other files
+    Convert(convert::Arguments),
     /// Recompute test vectors, from their inputs alone
     Vectors(vectors::Arguments),
 }
@@ -127,6 +131,7 @@ fn main() -> ExitCode {
         Command::Verify(a) => verify::run(&a),
         Command::Train(a) => train::run(&a, &place()?),
         Command::Figures(a) => figures::run(&a),
+        Command::Convert(a) => convert::run(&a),
         Command::Vectors(a) => vectors::run(&a, &place()?),
     });
     match outcome {

@@ -1,14 +1,17 @@
 //! Decoder language models in Hugging Face's formats.
 //!
 //! [`config`], [`mod@parameters`] and [`decoder`] are one configurable decoder for GPT-NeoX, Llama, Mistral and Qwen;
-//! [`reward`] puts a reward head on it; [`mod@generate`] samples from it; [`hf`] reads and writes folders
-//! ([`tensors`] and [`pickle`] read weights), [`hub`] finds them by name in the local cache; [`tokenizer`] turns text into ids.
+//! [`reward`] puts a reward head on it; [`mod@generate`] samples from it; [`hf`] reads and writes folders, [`hub`] finds
+//! them by name in the local cache, [`mod@convert`] writes them anew ([`tensors`], [`pickle`] and [`shards`] are their weights,
+//! [`card`] their description); [`tokenizer`] turns text into ids.
 
 pub mod batch;
 mod block;
 mod bpe;
+pub mod card;
 pub mod config;
 mod config_json;
+pub mod convert;
 pub mod decoder;
 pub mod generate;
 pub mod hf;
@@ -19,6 +22,8 @@ mod neox;
 pub mod parameters;
 pub mod pickle;
 pub mod reward;
+mod safe;
+pub mod shards;
 pub mod tensors;
 pub mod tokenizer;
 

@@ -4,6 +4,7 @@
 //! read here.
 
 pub mod lm;
+mod optim;
 pub mod rm;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,9 @@ pub fn run_case(case: &Path, out: &Path, device: &Device) -> Result<()> {
             case,
             "cases of a json file are not supported (expected the folder of an lm or rm case)",
         ));
+    }
+    if case.join(optim::FILE).is_file() {
+        return optim::run(case, out);
     }
     let inputs = Inputs::open(case, device)?;
     match inputs.json["kind"].as_str() {

@@ -13,13 +13,14 @@ use super::mixture::{MixtureConfig, OBJECTIVES};
 use super::{Kind, RewardConfig, WRAPPED, WRAPPED_AGAIN};
 use crate::models::config::DecoderConfig;
 use crate::models::json::{Fields, one_line, read_object};
+use crate::models::shards::Format;
 use crate::models::tensors::Weights;
 use crate::models::{config_json, hf};
 use crate::nn::Store;
 use crate::{Error, Result, files};
 
 /// The paper's TL;DR code nests the trunk's config here.
-const BASE: &str = "base_config";
+pub(in crate::models) const BASE: &str = "base_config";
 
 /// What ArmoRM's files say where they are silent (its published code).
 const GATE_LAYERS: usize = 3;
@@ -106,6 +107,18 @@ impl Outline {
             (None, None) if fields.has(BASE) => Err(self.missing(Head::Scalar.tensor())),
             (_, head) => Ok(head),
         }
+    }
+
+    /// The config, and the names that may lie beside the parameters: a second copy of the trunk, which must say the same,
+    /// and a language model's head. None for a language model.
+    fn layout(&self) -> Result<Option<(RewardConfig, Vec<String>)>> {
+        let Some(head) = self.head()? else { return Ok(None) };
+        let config = self.config(head)?;
+        let copies = copies(&config);
+        compare_copies(&self.weights, &copies)?;
+        let lm_head = config.decoder.family.names().head;
+        let beside = copies.into_keys().chain([lm_head.to_string(), format!("model.{lm_head}")]).collect();
+        Ok(Some((config, beside)))
     }
 
     fn missing(&self, tensor: &str) -> Error {
@@ -209,19 +222,22 @@ pub fn is_reward_model(folder: &Path) -> Result<bool> {
 pub fn load(folder: &Path, dtype: DType, device: &Device) -> Result<(RewardConfig, Store)> {
     let outline = Outline::read(folder)?;
     let heads = || Head::ALL.map(Head::tensor).join(", ");
-    let head = outline.head()?.ok_or_else(|| {
+    let (config, beside) = outline.layout()?.ok_or_else(|| {
         let what = format!("no head of a reward model (expected one of {})", heads());
         Error::file(outline.weights.first().map_or(folder, Weights::path), what)
     })?;
-    let config = outline.config(head)?;
-    let copies = copies(&config);
-    let lm_head = config.decoder.family.names().head;
-    let mut optional: Vec<&str> = copies.keys().map(String::as_str).collect();
-    let wrapped_head = format!("model.{lm_head}");
-    optional.extend([lm_head, &wrapped_head]);
-    let store = hf::load_weights(folder, &config.parameters(), &optional, dtype, device)?;
-    compare_copies(&outline.weights, &copies, &store)?;
+    let beside: Vec<&str> = beside.iter().map(String::as_str).collect();
+    let store = hf::load_weights(folder, &config.parameters(), &beside, dtype, device)?;
     Ok((config, store))
+}
+
+/// The config of the reward model in a folder, and which tensors may lie beside its parameters; none for a language
+/// model's folder.
+///
+/// # Errors
+/// As [`load`], what the tensors' shapes say excepted.
+pub(in crate::models) fn layout(folder: &Path) -> Result<Option<(RewardConfig, Vec<String>)>> {
+    Outline::read(folder)?.layout()
 }
 
 /// Names under which the trunk may lie a second time, each with the name it is read by. Starling's files hold it as
@@ -238,18 +254,15 @@ fn copies(config: &RewardConfig) -> BTreeMap<String, String> {
 }
 
 /// Refuses a second copy that says something else: which one the model was is not known.
-fn compare_copies(files: &[Weights], copies: &BTreeMap<String, String>, store: &Store) -> Result<()> {
-    let loaded = store.to_tensors();
-    for file in files {
-        for (name, shape) in file.shapes() {
-            let Some(original) = copies.get(&name) else { continue };
-            let original = (original, &loaded[original]);
-            let same = shape == original.1.dims() && {
-                let copy = file.read(&name)?.to_dtype(store.dtype())?.to_device(store.device())?;
-                copy.eq(original.1)?.flatten_all()?.to_vec1::<u8>()?.into_iter().all(|equal| equal == 1)
-            };
-            if !same {
-                return Err(Error::field(file.path(), one_line(&name), format!("differs from {}", original.0)));
+fn compare_copies(files: &[Weights], copies: &BTreeMap<String, String>) -> Result<()> {
+    let held: Vec<_> = files.iter().map(Weights::infos).collect();
+    for (file, infos) in files.iter().zip(&held) {
+        for (name, info) in infos {
+            let Some(original) = copies.get(name) else { continue };
+            // Where the original is missing, that is said later.
+            let Some(at) = held.iter().position(|infos| infos.contains_key(original)) else { continue };
+            if held[at][original] != *info || file.bytes(name)? != files[at].bytes(original)? {
+                return Err(Error::field(file.path(), one_line(name), format!("differs from {original}")));
             }
         }
     }
@@ -264,7 +277,7 @@ fn compare_copies(files: &[Weights], copies: &BTreeMap<String, String>, store: &
 pub fn save(folder: &Path, config: &RewardConfig, store: &Store) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
     files::write_json(&folder.join("config.json"), &to_json(config))?;
-    hf::save_weights(folder, &config.parameters(), store)
+    hf::save_weights(folder, &config.parameters(), store, Format::default())
 }
 
 fn to_json(config: &RewardConfig) -> Value {
