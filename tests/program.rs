@@ -258,6 +258,12 @@ fn a_trained_adapter_is_a_small_folder_and_merged_it_is_an_ordinary_model() {
     assert!(kl[0] == 0.0 && kl[1..].iter().all(|&kl| kl != 0.0), "{kl:?}");
     // merged: every adapted weight has moved, every other is the base's
     let (base, merged) = (tensors(run.join("checkpoints/sft/model.safetensors"), ""), run.join("merged"));
+    let mut convert = rebel();
+    convert.arg("convert").arg(run.join("checkpoints/online")).arg(folder.path().join("converted"));
+    succeeded(&convert.output().unwrap());
+    for file in ["model.safetensors", "config.json", "tokenizer.json"] {
+        assert_eq!(digest(folder.path().join("converted").join(file)), digest(merged.join(file)), "{file}");
+    }
     let moved = tensors(merged.join("model.safetensors"), "");
     assert!(merged.join("tokenizer.json").is_file() && base.keys().eq(moved.keys()));
     for (name, values) in &base {

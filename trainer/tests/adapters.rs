@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use rand::RngCore;
 use rebel_trainer::files;
+use rebel_trainer::models::convert::Conversion;
 use rebel_trainer::models::peft::{self, LoraConfig, Modules};
+use rebel_trainer::models::shards::Format;
 use rebel_trainer::models::tensors::{self, Weights};
 use rebel_trainer::models::{DecoderConfig, Family, TokenBatch, Trained, hf, parameters};
 use rebel_trainer::nn::{Gradients, Purpose, Rope, Store, Streams, Temperature, normal};
@@ -206,7 +208,8 @@ fn an_adapter_survives_its_folder_and_merging_changes_no_logit_by_more_than_roun
                 assert_eq!(bytes(&again), bytes(&folder.path().join("adapter")), "{file}");
             }
             let merged = folder.path().join("merged");
-            peft::merge(&folder.path().join("adapter"), None, &merged).unwrap();
+            let how = Conversion { precision: None, shard: Format::SHARD, overwrite: false };
+            peft::merge(&folder.path().join("adapter"), None, &merged, &how).unwrap();
             let (_, merged) = hf::load(&merged, DType::F32, &Device::Cpu).unwrap();
             let (a, b) = (logits(&config, &store), logits(&config, &merged));
             let worst = a.iter().zip(&b).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
@@ -250,6 +253,24 @@ fn half_precision_factors_are_read_and_others_refused() {
     assert!(error.contains("lora_A.weight: dtype I64 (expected a float)"), "{error}");
 }
 
+/// A zip archive of these members, stored as they are.
+fn archive(members: &[(String, Vec<u8>)]) -> Vec<u8> {
+    let u16s = |values: &[usize]| values.iter().flat_map(|&v| (v as u16).to_le_bytes()).collect::<Vec<u8>>();
+    let u32s = |values: &[usize]| values.iter().flat_map(|&v| (v as u32).to_le_bytes()).collect::<Vec<u8>>();
+    let (mut bytes, mut directory) = (vec![], vec![]);
+    for (name, data) in members {
+        let at = bytes.len();
+        // version, flags, method, time, date; checksum (not looked at) and sizes; lengths of name and extra field
+        let about = [u16s(&[0, 0, 0, 0]), u32s(&[0, data.len(), data.len()]), u16s(&[name.len(), 0])].concat();
+        bytes.extend([b"PK\x03\x04\x14\x00".to_vec(), about.clone(), name.clone().into_bytes(), data.clone()].concat());
+        let place = [u16s(&[0, 0, 0]), u32s(&[0, at])].concat();
+        directory.extend([b"PK\x01\x02\x14\x00\x14\x00".to_vec(), about, place, name.clone().into_bytes()].concat());
+    }
+    let (at, size) = (bytes.len(), directory.len());
+    let end = [u16s(&[0, 0, members.len(), members.len()]), u32s(&[size, at]), u16s(&[0])].concat();
+    [bytes, directory, b"PK\x05\x06".to_vec(), end].concat()
+}
+
 /// Writes f32 tensors as `torch.save` writes a dictionary of them.
 fn torch_save(path: &Path, tensors: &BTreeMap<String, Tensor>) {
     let text = |s: &str| [&b"X"[..], &(s.len() as u32).to_le_bytes(), s.as_bytes()].concat();
@@ -257,12 +278,7 @@ fn torch_save(path: &Path, tensors: &BTreeMap<String, Tensor>) {
     let tuple = |items: Vec<Vec<u8>>| [&b"("[..], &items.concat(), b"t"].concat();
     let dict = b"ccollections\nOrderedDict\n)R".to_vec();
     let mut pickle = [&b"\x80\x02"[..], &dict, b"("].concat();
-    let mut zip = zip::ZipWriter::new(std::fs::File::create(path).unwrap());
-    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
-    let mut put = |name: String, bytes: &[u8]| {
-        zip.start_file(name, stored).unwrap();
-        std::io::Write::write_all(&mut zip, bytes).unwrap();
-    };
+    let mut members = vec![];
     for (i, (name, tensor)) in tensors.iter().enumerate() {
         let (key, [rows, columns]) = (i.to_string(), tensor.dims().try_into().unwrap());
         let storage =
@@ -272,11 +288,11 @@ fn torch_save(path: &Path, tensors: &BTreeMap<String, Tensor>) {
         let made = tuple(vec![storage, int(0), shape, strides, b"\x89".to_vec(), dict.clone()]);
         pickle.extend([text(name), b"ctorch._utils\n_rebuild_tensor_v2\n".to_vec(), made, b"R".to_vec()].concat());
         let data: Vec<u8> = values(tensor).iter().flat_map(|x| x.to_le_bytes()).collect();
-        put(format!("archive/data/{key}"), &data);
+        members.push((format!("archive/data/{key}"), data));
     }
     pickle.extend(b"u.");
-    put("archive/data.pkl".into(), &pickle);
-    zip.finish().unwrap();
+    members.push(("archive/data.pkl".into(), pickle));
+    std::fs::write(path, archive(&members)).unwrap();
 }
 
 #[test]

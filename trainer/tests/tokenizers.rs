@@ -25,11 +25,12 @@ fn ids_and_texts_are_those_of_transformers() {
         assert_eq!(found, ids(&case["ids_no_special"]), "{text:?}");
         assert_eq!(tokenizer.decode(&found, false).unwrap(), case["decode_raw"].as_str().unwrap(), "{text:?}");
         let with_special = ids(&case["ids"]);
+        assert_eq!(tokenizer.encode_special(text).unwrap(), with_special, "{text:?}");
         let skipped = case["decode_skip_special"].as_str().unwrap();
         assert_eq!(tokenizer.decode(&with_special, true).unwrap(), skipped, "{text:?}");
     }
-    assert_eq!(tokenizer.eos() as u64, cases["special"]["eos_token"][1].as_u64().unwrap());
-    assert_eq!(tokenizer.pad() as u64, cases["special"]["pad_token"][1].as_u64().unwrap());
+    assert_eq!(tokenizer.eos().unwrap() as u64, cases["special"]["eos_token"][1].as_u64().unwrap());
+    assert_eq!(tokenizer.pad().unwrap() as u64, cases["special"]["pad_token"][1].as_u64().unwrap());
     assert_eq!(tokenizer.vocab_len() as u64, cases["len"].as_u64().unwrap());
 }
 
@@ -55,11 +56,11 @@ fn training_twice_or_in_another_order_gives_the_same_tokenizer() {
 #[test]
 fn a_trained_tokenizer_ends_with_pad_and_survives_saving() {
     let tokenizer = Tokenizer::train(corpus().into_iter(), 300).unwrap();
-    assert_eq!((tokenizer.eos(), tokenizer.pad(), tokenizer.vocab_len()), (0, 299, 300));
+    assert_eq!((tokenizer.eos().unwrap(), tokenizer.pad().unwrap(), tokenizer.vocab_len()), (0, 299, 300));
     let folder = tempfile::tempdir().unwrap();
     tokenizer.save(folder.path()).unwrap();
     let again = Tokenizer::load(folder.path()).unwrap();
-    assert_eq!((again.eos(), again.pad(), again.vocab_len()), (0, 299, 300));
+    assert_eq!((again.eos().unwrap(), again.pad().unwrap(), again.vocab_len()), (0, 299, 300));
     for text in ["my dog ran away", "héllo ☃ \u{1F600}\tx", "a<|endoftext|>b[PAD]"] {
         let ids = again.encode(text).unwrap();
         assert_eq!(ids, tokenizer.encode(text).unwrap());
@@ -113,11 +114,14 @@ fn a_tokenizer_without_a_padding_token_gets_one_after_all_others() {
         }
         std::fs::write(folder.path().join(name), file.to_string()).unwrap();
     }
-    let tokenizer = Tokenizer::load(folder.path()).unwrap();
-    assert_eq!((tokenizer.pad(), tokenizer.vocab_len()), (347, 348));
+    let mut tokenizer = Tokenizer::load(folder.path()).unwrap();
+    assert_eq!(tokenizer.vocab_len(), 347);
+    let missing = tokenizer.pad().unwrap_err().to_string();
+    assert!(missing.contains("tokenizer_config.json: pad_token: missing"), "{missing}");
+    assert_eq!((tokenizer.ensure_pad().unwrap(), tokenizer.pad().unwrap(), tokenizer.vocab_len()), (347, 347, 348));
     let saved = tempfile::tempdir().unwrap();
     tokenizer.save(saved.path()).unwrap();
-    assert_eq!(Tokenizer::load(saved.path()).unwrap().pad(), 347);
+    assert_eq!(Tokenizer::load(saved.path()).unwrap().pad().unwrap(), 347);
 }
 
 #[test]
@@ -129,7 +133,7 @@ fn what_a_tokenizer_lacks_is_named() {
             change(name, &mut file);
             std::fs::write(folder.path().join(name), file.to_string()).unwrap();
         }
-        let error = Tokenizer::load(folder.path()).unwrap_err().to_string();
+        let error = Tokenizer::load(folder.path()).and_then(|t| t.eos()).unwrap_err().to_string();
         error.strip_prefix(folder.path().to_str().unwrap()).unwrap().to_string()
     };
     let no_eos = copy(&|name, file| {

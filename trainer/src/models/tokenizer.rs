@@ -21,12 +21,15 @@ pub const END_OF_TEXT: &str = "<|endoftext|>";
 /// Fills a batch where the files name no other token, as the published code has it.
 pub const PAD: &str = "[PAD]";
 
+/// The names that files give to single tokens.
+const NAMES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
 /// A tokenizer with its end-of-text and padding tokens.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    eos: u32,
-    pad: u32,
+    /// What the files name: bos_token, eos_token, pad_token ..., each with its id.
+    named: BTreeMap<String, u32>,
     /// Where it came from, for messages.
     file: PathBuf,
     /// `tokenizer_config.json` and `special_tokens_map.json`, kept for saving.
@@ -35,8 +38,8 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`, and the end-of-text and padding tokens from `tokenizer_config.json` or
-    /// `special_tokens_map.json`. Where neither names a padding token, `[PAD]` becomes one, added after all others.
+    /// Reads `tokenizer.json`, and which tokens begin, end and pad a text from `tokenizer_config.json` or
+    /// `special_tokens_map.json`. A folder may lack any of those three; an error comes when one is asked for.
     ///
     /// # Errors
     /// One line naming the file and field that is missing or damaged.
@@ -54,15 +57,12 @@ impl Tokenizer {
             Ok(if path.exists() { read_object(&path)? } else { Map::new() })
         };
         let (config, special) = (optional("tokenizer_config.json")?, optional("special_tokens_map.json")?);
-        let mut tokenizer = Self { inner, eos: 0, pad: 0, file, config, special };
-        let place = folder.join("tokenizer_config.json");
-        tokenizer.eos = tokenizer
-            .named(folder, "eos_token")?
-            .ok_or_else(|| Error::field(place, "eos_token", "missing (expected the token that ends a text)"))?;
-        tokenizer.pad = match tokenizer.named(folder, "pad_token")? {
-            Some(id) => id,
-            None => tokenizer.add_pad()?,
-        };
+        let mut tokenizer = Self { inner, named: BTreeMap::new(), file, config, special };
+        for name in NAMES {
+            if let Some(id) = tokenizer.find(folder, name)? {
+                tokenizer.named.insert(name.into(), id);
+            }
+        }
         Ok(tokenizer)
     }
 
@@ -128,11 +128,15 @@ impl Tokenizer {
         config.insert("clean_up_tokenization_spaces".into(), false.into());
         config.insert("model_max_length".into(), 1_000_000_000u64.into());
         config.insert("tokenizer_class".into(), "GPTNeoXTokenizer".into());
-        Ok(Self { inner, eos: 0, pad: pad as u32, file: "tokenizer.json".into(), config, special })
+        let named = NAMES.iter().filter_map(|&name| {
+            let token = special.get(name)?.as_str()?;
+            Some((name.to_owned(), inner.token_to_id(token)?))
+        });
+        Ok(Self { named: named.collect(), inner, file: "tokenizer.json".into(), config, special })
     }
 
     /// The id of the token that the files call `name`.
-    fn named(&self, folder: &Path, name: &str) -> Result<Option<u32>> {
+    fn find(&self, folder: &Path, name: &str) -> Result<Option<u32>> {
         for (file, map) in [("tokenizer_config.json", &self.config), ("special_tokens_map.json", &self.special)] {
             let path = folder.join(file);
             let fields = Fields { file: &path, within: "", map };
@@ -149,8 +153,14 @@ impl Tokenizer {
         Ok(None)
     }
 
-    /// Makes `[PAD]` the padding token, as a new last token if there is none of that name.
-    fn add_pad(&mut self) -> Result<u32> {
+    /// Where the files name no padding token, makes `[PAD]` one: a new last token if there is none of that name.
+    ///
+    /// # Errors
+    /// When the tokenizer cannot take it.
+    pub fn ensure_pad(&mut self) -> Result<u32> {
+        if let Some(&id) = self.named.get("pad_token") {
+            return Ok(id);
+        }
         let failed = |what: String| Error::field(&self.file, "added_tokens", what);
         self.inner.add_special_tokens([AddedToken::from(PAD, true)]).map_err(|e| failed(one_line(&e.to_string())))?;
         let id = self.inner.token_to_id(PAD).ok_or_else(|| failed(format!("{PAD} cannot be added")))?;
@@ -159,6 +169,7 @@ impl Tokenizer {
         if let Some(Value::Object(decoder)) = self.config.get_mut("added_tokens_decoder") {
             decoder.insert(id.to_string(), decoder_entry(PAD));
         }
+        self.named.insert("pad_token".into(), id);
         Ok(id)
     }
 
@@ -168,6 +179,16 @@ impl Tokenizer {
     /// Text that the tokenizer cannot split or has no token for.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = self.inner.encode_fast(text, false).map_err(|e| self.failed(e))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// The tokens of `text` with those that the folder's post-processor puts around it (Llama's `<s>`), as
+    /// transformers' `tokenizer(text)` has them.
+    ///
+    /// # Errors
+    /// Text that the tokenizer cannot split or has no token for.
+    pub fn encode_special(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(text, true).map_err(|e| self.failed(e))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -184,13 +205,30 @@ impl Tokenizer {
     }
 
     /// The token that ends a text.
-    pub fn eos(&self) -> u32 {
-        self.eos
+    ///
+    /// # Errors
+    /// When the files name none.
+    pub fn eos(&self) -> Result<u32> {
+        self.needed("eos_token", "the token that ends a text")
     }
 
     /// The token that fills a batch.
-    pub fn pad(&self) -> u32 {
-        self.pad
+    ///
+    /// # Errors
+    /// When the files name none.
+    pub fn pad(&self) -> Result<u32> {
+        self.needed("pad_token", "the token that fills a batch")
+    }
+
+    /// The token that begins a text, if the files name one.
+    pub fn bos(&self) -> Option<u32> {
+        self.named.get("bos_token").copied()
+    }
+
+    fn needed(&self, name: &str, what: &str) -> Result<u32> {
+        let place = self.file.with_file_name("tokenizer_config.json");
+        let missing = || Error::field(place, name, format!("missing (expected {what})"));
+        self.named.get(name).copied().ok_or_else(missing)
     }
 
     /// The id of `token`, if there is one.

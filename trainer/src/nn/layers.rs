@@ -1,6 +1,6 @@
 //! Layers: parameters taken from a [`Store`] and one differentiable operation each.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::lora::Adapter;
 use super::ops;
@@ -34,6 +34,16 @@ impl Linear {
             Some(adapter) => adapter.forward(x, &self.weight, self.bias.as_ref()),
             None => ops::linear::linear(x, &self.weight, self.bias.as_ref()),
         }
+    }
+
+    /// [`Linear::forward`] in f32 at least, whatever the weights' type: for heads whose outputs differ by little.
+    pub fn forward_wide(&self, x: &Tensor) -> Result<Tensor> {
+        let wide = |x: &Tensor| match x.dtype() {
+            DType::F16 | DType::BF16 => x.to_dtype(DType::F32),
+            _ => Ok(x.clone()),
+        };
+        let bias = self.bias.as_ref().map(wide).transpose()?;
+        ops::linear::linear(&wide(x)?, &wide(&self.weight()?)?, bias.as_ref())
     }
 
     /// The weight `[outputs, inputs]`, its adapter's correction included.

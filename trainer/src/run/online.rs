@@ -57,7 +57,7 @@ impl Run {
             world.restore(&at)?;
             optimizer.adamw = checkpoint::load_moments(&at, o.optimizer.settings(), &world)?;
         }
-        let mut score = LearnedReward::load(&self.checkpoint(Stage::Reward), self.tokenizer()?)?;
+        let mut score = LearnedReward::load(&self.checkpoint(Stage::Reward), &self.place)?;
         score.count_from(standing.as_ref().map_or(0, |s| s.queries));
         let prompts = self.prompts("train", world.tokenizer(), watch)?;
         let validation = self.prompts("validation", world.tokenizer(), watch)?;
@@ -208,7 +208,7 @@ impl Run {
             .into_iter()
             .flatten()
             .collect();
-        let mut learned = LearnedReward::load(&self.checkpoint(Stage::Reward), self.tokenizer()?)?;
+        let mut learned = LearnedReward::load(&self.checkpoint(Stage::Reward), &self.place)?;
         let flat: Vec<&Trajectory<Response>> = drawn.iter().collect();
         let recipe = self.recipe();
         let raw = learned.score(&flat)?;

@@ -10,7 +10,7 @@ use crate::algorithm::sft::Sft;
 use crate::algorithm::supervised::Supervised;
 use crate::algorithm::update::{Optimizer, evaluate};
 use crate::data::format::END_OF_TEXT;
-use crate::models::scalar::ScalarModel;
+use crate::models::reward::{Kind, RewardConfig, RewardModel};
 use crate::models::tokenizer::Tokenizer;
 use crate::models::{hf, parameters};
 use crate::nn::{AdamW, AdamWSettings, Schedule, Temperature};
@@ -18,7 +18,6 @@ use crate::tiny;
 use crate::world::Group;
 use crate::world::text::{Response, Sampling, Text};
 use crate::{Error, Result};
-use candle_core::{DType, Device};
 use std::time::Instant;
 
 impl SupervisedConfig {
@@ -46,7 +45,7 @@ impl Run {
     pub(super) fn pretrain(&mut self, watch: &mut Watch<'_>) -> Result<()> {
         let tokenizer = self.tokenizer()?;
         let config = self.config.decoder(tokenizer.vocab_len());
-        let store = parameters::initial(&config, &self.streams, DType::F32, &Device::Cpu)?;
+        let store = parameters::initial(&config, &self.streams, self.place.dtype, &self.place.device)?;
         let sampling = Sampling { temperature: Temperature::ONE, ..self.sampling(&tokenizer)? };
         let mut world = Text::policy(config, store, tokenizer, sampling)?;
         let longest = self.config.longest();
@@ -78,9 +77,10 @@ impl Run {
     pub(super) fn reward(&mut self, watch: &mut Watch<'_>) -> Result<()> {
         let tokenizer = self.tokenizer()?;
         self.compare_samples(&self.load_policy(Stage::Sft)?, watch)?;
-        let (config, language_model) = hf::load(&self.checkpoint(Stage::Sft), DType::F32, &Device::Cpu)?;
-        let store = ScalarModel::initial(&config, &language_model, &self.streams)?;
-        let mut world = Text::reward_model(config, store, 0.0, tokenizer)?;
+        let (decoder, language_model) = hf::load(&self.checkpoint(Stage::Sft), self.place.dtype, &self.place.device)?;
+        let config = RewardConfig { decoder, kind: Kind::Scalar { shift: 0.0 }, pad: None };
+        let store = RewardModel::initial(&config, &language_model, &self.streams)?;
+        let mut world = Text::reward_model(&config, store, tokenizer)?;
         let rows = |run: &Self, split: &str, world: &Text, watch: &mut Watch<'_>| -> Result<Vec<Group<Response>>> {
             let rows = run.comparisons(split, world.tokenizer(), watch)?;
             rows.iter().enumerate().map(|(row, c)| comparison(world, row, c)).collect()
@@ -144,7 +144,7 @@ impl Run {
         }
         if stage == Stage::Reward {
             let shift = self.shift(world, watch)?;
-            world.set_shift(shift);
+            world.set_shift(shift)?;
         }
         let state = self.state(stage, settings.updates, true, 0)?;
         checkpoint::save(&self.checkpoint(stage), world, &optimizer, &state)
@@ -162,7 +162,7 @@ impl Run {
 
     /// The policy that `stage` left.
     pub(super) fn load_policy(&self, stage: Stage) -> Result<Text> {
-        let (config, store) = hf::load(&self.checkpoint(stage), DType::F32, &Device::Cpu)?;
+        let (config, store) = hf::load(&self.checkpoint(stage), self.place.dtype, &self.place.device)?;
         let tokenizer = self.tokenizer()?;
         let sampling = self.sampling(&tokenizer)?;
         Text::policy(config, store, tokenizer, sampling)
@@ -172,7 +172,7 @@ impl Run {
     pub(super) fn sampling(&self, tokenizer: &Tokenizer) -> Result<Sampling> {
         let online = &self.config.online;
         let temperature = Temperature::new(online.temperature)?;
-        Ok(Sampling { temperature, response_length: online.response_length, eos: tokenizer.eos() })
+        Ok(Sampling { temperature, response_length: online.response_length, eos: tokenizer.eos()? })
     }
 }
 

@@ -49,11 +49,11 @@ impl Run {
     }
 
     /// Calls `write` with the token columns that files of this run have.
-    fn with_columns<T>(&self, tokenizer: &Tokenizer, write: impl FnOnce(&Tokens<'_>) -> T) -> T {
+    fn with_columns<T>(&self, tokenizer: &Tokenizer, write: impl FnOnce(&Tokens<'_>) -> Result<T>) -> Result<T> {
         let encode = |text: &str| tokenizer.encode(text).unwrap_or_default();
         let (query, response) = (self.config.world.prompt_length, self.config.online.response_length);
         let query_response = query + response;
-        write(&Tokens { encode: &encode, pad: tokenizer.pad(), query, response, query_response })
+        write(&Tokens { encode: &encode, pad: tokenizer.pad()?, query, response, query_response })
     }
 
     /// Pairs of the policy's own samples on posts of their own, labelled by the world's judges, as files beside the

@@ -17,7 +17,7 @@ pub(super) fn run(case: &Path, inputs: &Inputs, out: &Path) -> Result<()> {
         return Err(Error::field(&inputs.file, "base", format!("{base:?} is not a folder of the set of vectors")));
     }
     let base = case.join("../..").join(base);
-    let (config, store, adapter) = peft::open(case, Some(&base), DType::F32, &Device::Cpu)?;
+    let (config, store, adapter) = peft::open(case, Some(&base), DType::F32, &inputs.device)?;
     let adapter = adapter.ok_or_else(|| Error::file(case.join(peft::CONFIG), "missing"))?;
     let model = hf::decoder(&config, &store)?.detached();
 

@@ -8,7 +8,7 @@ use crate::models::batch::TokenBatch;
 use crate::models::config::DecoderConfig;
 use crate::models::decoder::Decoder;
 use crate::models::generate::{Completion, Generation, generate};
-use crate::models::scalar::ScalarModel;
+use crate::models::reward::{self, RewardConfig, RewardModel};
 use crate::models::tokenizer::Tokenizer;
 use crate::models::{Trained, hf, peft};
 use crate::nn::{Choice, Purpose, Store, Streams, Temperature};
@@ -59,11 +59,12 @@ pub struct Sampling {
 /// The trained model sees the variables: its outputs have gradients. Its twin shares their storage without gradients: it
 /// samples and scores.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // a world has one
 enum Model {
     /// A decoder with its language head.
     Policy { trained: Decoder, twin: Decoder },
-    /// A decoder with a scalar head, read at a row's last token.
-    Reward { trained: ScalarModel, twin: ScalarModel },
+    /// A decoder with a reward head, read at a row's last token.
+    Reward { trained: RewardModel, twin: RewardModel },
 }
 
 /// A policy or a reward model on text.
@@ -100,15 +101,16 @@ impl Text {
         Ok(Self { config, store, model, training: Trained::Full, reference: None, tokenizer, sampling })
     }
 
-    /// A reward model with these parameters, `shift` taken off every score.
+    /// A reward model with these parameters.
     ///
     /// # Errors
     /// When the parameters do not fit `config`.
-    pub fn reward_model(config: DecoderConfig, store: Store, shift: f64, tokenizer: Tokenizer) -> Result<Self> {
-        let sampling = Sampling { temperature: Temperature::ONE, response_length: 0, eos: tokenizer.eos() };
-        let trained = ScalarModel::new(&config, &store, shift)?;
+    pub fn reward_model(config: &RewardConfig, store: Store, tokenizer: Tokenizer) -> Result<Self> {
+        let sampling = Sampling { temperature: Temperature::ONE, response_length: 0, eos: tokenizer.eos()? };
+        let trained = RewardModel::new(config, &store)?;
         let model = Model::Reward { twin: trained.detached(), trained };
-        Ok(Self { config, store, model, training: Trained::Full, reference: None, tokenizer, sampling })
+        let (config, training) = (config.decoder.clone(), Trained::Full);
+        Ok(Self { config, store, model, training, reference: None, tokenizer, sampling })
     }
 
     /// The same policy, of which `training` is trained from now on. What the policy is now becomes the reference of every
@@ -165,11 +167,15 @@ impl Text {
     }
 
     /// Takes `shift` off every score from now on; nothing changes for a policy.
-    pub fn set_shift(&mut self, shift: f64) {
+    ///
+    /// # Errors
+    /// When the reward model's head has no shift.
+    pub fn set_shift(&mut self, shift: f64) -> Result<()> {
         if let Model::Reward { trained, twin } = &mut self.model {
-            *trained = trained.clone().with_shift(shift);
+            *trained = trained.clone().with_shift(shift)?;
             *twin = trained.detached();
         }
+        Ok(())
     }
 
     /// Writes model and tokenizer as a Hugging Face folder; where an adapter is trained, the adapter alone, as a PEFT folder.
@@ -180,7 +186,7 @@ impl Text {
         match (&self.model, &self.training) {
             (Model::Policy { .. }, Trained::Adapter(lora)) => peft::save(folder, lora, &self.store)?,
             (Model::Policy { .. }, _) => hf::save(folder, &self.config, &self.store)?,
-            (Model::Reward { trained, .. }, _) => hf::save_scalar(folder, &self.config, &self.store, trained.shift())?,
+            (Model::Reward { trained, .. }, _) => reward::folder::save(folder, trained.config(), &self.store)?,
         }
         self.tokenizer.save(folder)
     }

@@ -11,10 +11,13 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 
+use super::card::Card;
 use super::config::DecoderConfig;
-use super::hf;
+use super::convert::{self, Conversion};
 use super::json::one_line;
+use super::shards::{Format, Precision};
 use super::tensors::{self, Weights};
+use super::{hf, hub};
 use crate::nn::lora::{self, DOWN, SAVED, UP};
 use crate::nn::{Store, Streams};
 use crate::{Error, Result, files};
@@ -33,7 +36,8 @@ pub fn is_adapter(folder: &Path) -> bool {
 }
 
 /// Reads a model's folder or an adapter's: its config, a store, and the adapter's settings if there is one. The base of an
-/// adapter is `base`, or else the folder that its settings name, sought from the adapter's own folder and then from here.
+/// adapter is `base`, or else the folder that its settings name, sought from the adapter's own and then as [`hub::folder`]
+/// does.
 ///
 /// # Errors
 /// As [`hf::load`] and [`load`]; when no base can be found.
@@ -62,9 +66,11 @@ fn base_of(folder: &Path) -> Result<PathBuf> {
     let fault = |what: String| Error::field(&file, "base_model_name_or_path", what);
     let name =
         LoraConfig::read(&file)?.base.ok_or_else(|| fault("missing (expected the base model's folder)".into()))?;
-    let places = [folder.join(&name), PathBuf::from(&name)];
-    let found = places.into_iter().find(|place| place.join("config.json").is_file());
-    found.ok_or_else(|| fault(format!("{:?} is no model's folder from here", one_line(&name))))
+    let beside = folder.join(&name);
+    match beside.join("config.json").is_file() {
+        true => Ok(beside),
+        false => hub::folder(&name).map_err(|error| fault(one_line(&error.to_string()))),
+    }
 }
 
 /// Puts the adapter in `folder` beside the model in `store`, which is frozen; what the adapter brought is trainable.
@@ -194,11 +200,33 @@ pub fn save(folder: &Path, lora: &LoraConfig, store: &Store) -> Result<()> {
     tensors::save(&folder.join(WEIGHTS), &weights)
 }
 
-/// Writes the model that the adapter in `folder` and its base are together to `out`, an ordinary model's folder.
+/// Writes the model that the adapter in `folder` and its base are together to `destination`, an ordinary model's folder with
+/// the tokenizer of the adapter's folder or else of the base's. The sum is made in f32; without a precision that is what is
+/// written.
 ///
 /// # Errors
-/// As [`open`]; when a file cannot be written.
-pub fn merge(folder: &Path, base: Option<&Path>, out: &Path) -> Result<()> {
-    let (config, store, _) = open(folder, base, DType::F32, &Device::Cpu)?;
-    hf::save(out, &config, &store.merged()?)
+/// As [`open`]; when a file cannot be written, or `destination` is there already or lies in the adapter's folder.
+pub fn merge(folder: &Path, base: Option<&Path>, destination: &Path, how: &Conversion) -> Result<()> {
+    convert::check_places(folder, destination, how.overwrite)?;
+    let base = match base {
+        Some(base) => base.to_path_buf(),
+        None => base_of(folder)?,
+    };
+    let (config, store, _) = open(folder, Some(&base), DType::F32, &Device::Cpu)?;
+    let format = Format { precision: how.precision.unwrap_or(Precision::F32), shard: how.shard };
+    let kind = config.family.model_type();
+    let card = Card {
+        title: destination.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        pipeline: "text-generation",
+        library: "transformers",
+        tags: vec![kind.into(), "lora".into()],
+        summary: format!("A language model ({kind}) with a low-rank adapter worked into its weights."),
+        ..Card::default()
+    };
+    files::write_folder(destination, |at| {
+        convert::carry(&base, at)?;
+        convert::carry(folder, at)?;
+        files::write_whole(&at.join("README.md"), |out| out.write_all(card.text().as_bytes()))?;
+        hf::save_as(at, &config, &store.merged()?, format)
+    })
 }
