@@ -9,7 +9,7 @@ FEATURES = $(shell pkg-config --exists openblas 2>/dev/null && echo --features l
 CARGO_FLAGS = --release --workspace $(FEATURES)
 BIN = $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help reproduce test doc notebooks notebook-outputs bench install system kernel
+.PHONY: help reproduce test doc notebooks notebook-outputs bench check-python install system kernel
 
 help:
 	@echo "make reproduce         build, then run every experiment in its short form (runs/, figures/out/)"
@@ -18,6 +18,7 @@ help:
 	@echo "make notebooks         install Jupyter and the Rust kernel into .venv, and open the course in a browser"
 	@echo "make notebook-outputs  run the notebooks and put their outputs into the files"
 	@echo "make bench             the theory's workloads beside NumPy's, alternating on one thread (ROUNDS=7)"
+	@echo "make check-python      what we save, loaded in transformers and peft (PYTHON= names a Python that has them)"
 	@echo "make install           put the program where cargo install puts programs"
 
 reproduce: system
@@ -50,6 +51,13 @@ bench: system .venv/bench-$(BENCH).done
 	@echo "== $(BENCH) beside its peer"
 	@.venv/bin/python scripts/bench.py --cargo-flags="$(CARGO_FLAGS)" --rounds $(ROUNDS) \
 	  $(if $(WRITE),--write figures/data/bench_$(BENCH).json)
+
+# PYTHON is one with torch, transformers, peft and pyyaml; VECTORS a folder of models as in tests/vectors/hf.
+PYTHON = python3
+VECTORS = tests/vectors/hf
+check-python: system
+	@cargo build $(CARGO_FLAGS)
+	@$(PYTHON) scripts/check_python.py --rebel $(BIN)/rebel --vectors $(VECTORS)
 
 install:
 	@cargo install --path . --profile dist --locked
