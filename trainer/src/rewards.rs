@@ -5,11 +5,12 @@ use crate::data::jsonl::Reference;
 use crate::models::TokenBatch;
 use crate::models::reward::{self, RewardModel};
 use crate::models::tokenizer::Tokenizer;
+use crate::nn::Place;
 use crate::reward::Score;
 use crate::tiny::gold::gold;
 use crate::world::Trajectory;
 use crate::world::text::Response;
-use candle_core::{DType, Device};
+use candle_core::DType;
 use std::path::Path;
 
 /// Rows scored at once.
@@ -24,12 +25,12 @@ pub struct LearnedReward {
 }
 
 impl LearnedReward {
-    /// Loads the folder.
+    /// Loads the folder to `place`.
     ///
     /// # Errors
     /// When it is not a whole reward model with its tokenizer.
-    pub fn load(folder: &Path) -> Result<Self> {
-        let (config, store) = reward::folder::load(folder, DType::F32, &Device::Cpu)?;
+    pub fn load(folder: &Path, place: &Place) -> Result<Self> {
+        let (config, store) = reward::folder::load(folder, place.dtype, &place.device)?;
         let model = RewardModel::new(&config, &store)?.detached();
         Ok(Self { model, tokenizer: Tokenizer::load(folder)?, queries: 0 })
     }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use rebel_trainer::files;
 use rebel_trainer::models::tensors;
 use rebel_trainer::vectors;
@@ -98,7 +98,7 @@ fn compare(
 /// Runs a case and gives what is wrong with the results.
 fn judge(case: &Path) -> Vec<String> {
     let out = tempfile::tempdir().unwrap();
-    if let Err(error) = vectors::run_case(case, out.path()) {
+    if let Err(error) = vectors::run_case(case, out.path(), &Device::Cpu) {
         return vec![error.to_string()];
     }
     judge_results(case, out.path())
@@ -182,7 +182,7 @@ fn every_case_of_a_model_in_the_whole_set_holds() {
 fn the_judge_sees_a_logit_off_by_three_tolerances_and_a_missing_key() {
     let case = committed().join("lm/neox_bin");
     let out = tempfile::tempdir().unwrap();
-    vectors::run_case(&case, out.path()).unwrap();
+    vectors::run_case(&case, out.path(), &Device::Cpu).unwrap();
     let file = out.path().join("got.safetensors");
     let mut got = tensors::load(&file).unwrap();
     let mask = wide(&got["attention_mask"]);
@@ -190,7 +190,7 @@ fn the_judge_sees_a_logit_off_by_three_tolerances_and_a_missing_key() {
     let live = mask.iter().position(|&m| m == 1.0).unwrap() * vocab;
     let mut logits = got["logits"].flatten_all().unwrap().to_vec1::<f32>().unwrap();
     logits[live] += 9e-5;
-    got.insert("logits".into(), Tensor::from_vec(logits, got["logits"].shape(), &candle_core::Device::Cpu).unwrap());
+    got.insert("logits".into(), Tensor::from_vec(logits, got["logits"].shape(), &Device::Cpu).unwrap());
     got.remove("gen.new_ids");
     tensors::save(&file, &got).unwrap();
     let wrong = judge_results(&case, out.path());
@@ -204,6 +204,6 @@ fn another_architecture_is_refused_by_name() {
         std::fs::copy(committed().join("lm/neox_bin").join(file), folder.path().join(file)).unwrap();
     }
     std::fs::write(folder.path().join("config.json"), r#"{"model_type": "bert"}"#).unwrap();
-    let error = vectors::run_case(folder.path(), &folder.path().join("out")).unwrap_err().to_string();
+    let error = vectors::run_case(folder.path(), &folder.path().join("out"), &Device::Cpu).unwrap_err().to_string();
     assert!(error.contains("config.json: model_type: bert"), "{error}");
 }

@@ -19,7 +19,7 @@ mod online;
 mod supervised;
 mod world;
 
-use crate::nn::Streams;
+use crate::nn::{Place, Streams};
 use crate::{Error, Result, files};
 use checkpoint::State;
 use config::Config;
@@ -88,6 +88,7 @@ pub enum Mode {
 pub struct Run {
     folder: PathBuf,
     config: Config,
+    place: Place,
     metrics: JsonLines,
     samples: JsonLines,
     streams: Streams,
@@ -96,12 +97,12 @@ pub struct Run {
 }
 
 impl Run {
-    /// Opens `folder` for `config`.
+    /// Opens `folder` for `config`; models will live in `place`, which is no part of a run's settings.
     ///
     /// # Errors
     /// When the folder holds a run and `mode` is [`Mode::New`], is to be resumed and was made with other settings, or is
     /// something else than a run.
-    pub fn open(folder: &Path, config: Config, mode: Mode) -> Result<Self> {
+    pub fn open(folder: &Path, config: Config, mode: Mode, place: &Place) -> Result<Self> {
         let settings = folder.join("config.toml");
         if folder.exists() && mode != Mode::Resume {
             let empty = std::fs::read_dir(folder).map_err(|e| Error::file(folder, e))?.next().is_none();
@@ -144,6 +145,7 @@ impl Run {
             streams: Streams::new(config.seed),
             folder: folder.into(),
             config,
+            place: place.clone(),
             _lock: lock,
         })
     }

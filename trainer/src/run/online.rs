@@ -16,7 +16,6 @@ use crate::reward::{Recipe, Rewarded, Score};
 use crate::rewards::{Gold, LearnedReward};
 use crate::world::text::{Prompt, Response, Text};
 use crate::world::{Ask, Group, Outputs, Trajectory, World};
-use candle_core::{DType, Device};
 use ndarray::arr2;
 use rebel_theory::objective;
 use serde_json::json;
@@ -51,14 +50,14 @@ impl Run {
         let o = self.config.online.clone();
         let at = self.checkpoint(Stage::Online);
         let standing = self.standing(Stage::Online)?;
-        let (_, reference) = hf::load(&self.checkpoint(Stage::Sft), DType::F32, &Device::Cpu)?;
+        let (_, reference) = hf::load(&self.checkpoint(Stage::Sft), self.place.dtype, &self.place.device)?;
         let from = if standing.is_some() { Stage::Online } else { Stage::Sft };
         let mut world = self.load_policy(from)?.with_reference(&reference)?;
         let mut optimizer = o.optimizer.build(o.micro_batch);
         if standing.is_some() {
             optimizer.adamw = checkpoint::load_moments(&at, o.optimizer.settings(), &world)?;
         }
-        let mut score = LearnedReward::load(&self.checkpoint(Stage::Reward))?;
+        let mut score = LearnedReward::load(&self.checkpoint(Stage::Reward), &self.place)?;
         score.count_from(standing.as_ref().map_or(0, |s| s.queries));
         let prompts = self.prompts("train", world.tokenizer(), watch)?;
         let validation = self.prompts("validation", world.tokenizer(), watch)?;
@@ -206,7 +205,7 @@ impl Run {
             .into_iter()
             .flatten()
             .collect();
-        let mut learned = LearnedReward::load(&self.checkpoint(Stage::Reward))?;
+        let mut learned = LearnedReward::load(&self.checkpoint(Stage::Reward), &self.place)?;
         let flat: Vec<&Trajectory<Response>> = drawn.iter().collect();
         let recipe = self.recipe();
         let raw = learned.score(&flat)?;

@@ -19,7 +19,6 @@ use crate::tiny;
 use crate::world::Group;
 use crate::world::text::{Response, Sampling, Text};
 use crate::{Error, Result};
-use candle_core::{DType, Device};
 use std::time::Instant;
 
 impl SupervisedConfig {
@@ -47,7 +46,7 @@ impl Run {
     pub(super) fn pretrain(&mut self, watch: &mut Watch<'_>) -> Result<()> {
         let tokenizer = self.tokenizer()?;
         let config = self.shape(tokenizer.vocab_len());
-        let store = parameters::initial(&config, &self.streams, DType::F32, &Device::Cpu)?;
+        let store = parameters::initial(&config, &self.streams, self.place.dtype, &self.place.device)?;
         let sampling = Sampling { temperature: Temperature::ONE, ..self.sampling(&tokenizer)? };
         let mut world = Text::policy(config, store, tokenizer, sampling)?;
         let longest = self.longest();
@@ -79,7 +78,7 @@ impl Run {
     pub(super) fn reward(&mut self, watch: &mut Watch<'_>) -> Result<()> {
         let tokenizer = self.tokenizer()?;
         self.compare_samples(&self.load_policy(Stage::Sft)?, watch)?;
-        let (decoder, language_model) = hf::load(&self.checkpoint(Stage::Sft), DType::F32, &Device::Cpu)?;
+        let (decoder, language_model) = hf::load(&self.checkpoint(Stage::Sft), self.place.dtype, &self.place.device)?;
         let config = RewardConfig { decoder, kind: Kind::Scalar { shift: 0.0 }, pad: None };
         let store = RewardModel::initial(&config, &language_model, &self.streams)?;
         let mut world = Text::reward_model(&config, store, tokenizer)?;
@@ -163,7 +162,7 @@ impl Run {
 
     /// The policy that `stage` left.
     pub(super) fn load_policy(&self, stage: Stage) -> Result<Text> {
-        let (config, store) = hf::load(&self.checkpoint(stage), DType::F32, &Device::Cpu)?;
+        let (config, store) = hf::load(&self.checkpoint(stage), self.place.dtype, &self.place.device)?;
         let tokenizer = self.tokenizer()?;
         let sampling = self.sampling(&tokenizer)?;
         Text::policy(config, store, tokenizer, sampling)

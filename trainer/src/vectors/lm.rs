@@ -12,13 +12,8 @@ use crate::models::generate::generate_observed;
 use crate::models::{Completion, Decoder, Generation, TokenBatch, Tokenizer, hf};
 use crate::nn::{Choice, Purpose, Streams, Temperature};
 
-/// Runs a case of `lm/` or `lm_v5/`: `case` is its folder, results go to the folder `out`.
-pub fn run_case(case: &Path, out: &Path) -> Result<()> {
-    super::run_case(case, out)
-}
-
 pub(super) fn run(case: &Path, inputs: &Inputs, out: &Path) -> Result<()> {
-    let (config, store) = hf::load(case, DType::F32, &Device::Cpu)?;
+    let (config, store) = hf::load(case, DType::F32, &inputs.device)?;
     let model = hf::decoder(&config, &store)?.detached();
     let mut tensors = BTreeMap::new();
     let mut json = Map::new();

@@ -17,9 +17,9 @@ use crate::files;
 use crate::models::{TokenBatch, tensors};
 use crate::{Error, Result};
 
-/// Runs one case (a folder) and writes what it computes to the folder `out`.
+/// Runs one case (a folder) on `device` and writes what it computes to the folder `out`.
 /// Fails, naming it, on a kind of case that is not supported.
-pub fn run_case(case: &Path, out: &Path) -> Result<()> {
+pub fn run_case(case: &Path, out: &Path, device: &Device) -> Result<()> {
     if case.is_file() {
         return Err(Error::file(
             case,
@@ -29,7 +29,7 @@ pub fn run_case(case: &Path, out: &Path) -> Result<()> {
     if case.join(optim::FILE).is_file() {
         return optim::run(case, out);
     }
-    let inputs = Inputs::open(case)?;
+    let inputs = Inputs::open(case, device)?;
     match inputs.json["kind"].as_str() {
         Some("causal_lm") => lm::run(case, &inputs, out),
         Some("tldr_scalar") => rm::run_scalar(case, &inputs, out),
@@ -42,17 +42,52 @@ pub fn run_case(case: &Path, out: &Path) -> Result<()> {
     }
 }
 
+/// The kinds of cases [`run_case`] takes: the folders of a set that hold them.
+const KINDS: [&str; 7] = ["lm", "lm_v5", "lora", "lora_v5", "optim", "rm", "tok"];
+
+/// The cases of the set at `root`, relative to it and in order: the folders of its known kinds that hold what is expected of
+/// them, or the kind's own folder where it is a case.
+///
+/// # Errors
+/// When there is none, or a folder cannot be read.
+pub fn cases(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut cases = vec![];
+    for kind in KINDS.map(Path::new) {
+        let folder = root.join(kind);
+        if !folder.is_dir() {
+            continue;
+        }
+        let failed = |e: std::io::Error| Error::file(&folder, e);
+        for entry in std::fs::read_dir(&folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if entry.path().is_dir() {
+                cases.push(kind.join(entry.file_name()));
+            }
+        }
+        if !cases.iter().any(|case| case.starts_with(kind)) {
+            cases.push(kind.into());
+        }
+    }
+    cases.sort();
+    match cases.is_empty() {
+        true => Err(Error::file(root, format!("no set of vectors (expected folders {})", KINDS.join(", ")))),
+        false => Ok(cases),
+    }
+}
+
 /// The inputs of a case: the folder's `expected.json` and `expected.safetensors`, or those of the folder it points to.
 pub(crate) struct Inputs {
     /// The json file, for errors.
     pub file: PathBuf,
     /// Its content.
     pub json: Value,
+    /// Where the case is computed.
+    pub device: Device,
     weights: tensors::Weights,
 }
 
 impl Inputs {
-    fn open(case: &Path) -> Result<Self> {
+    fn open(case: &Path, device: &Device) -> Result<Self> {
         let mut file = case.join("expected.json");
         let mut json = files::read_json(&file)?;
         if let Some(other) = json["expected_in"].as_str() {
@@ -63,7 +98,7 @@ impl Inputs {
             json = files::read_json(&file)?;
         }
         let weights = tensors::Weights::open(&file.with_file_name("expected.safetensors"))?;
-        Ok(Self { file, json, weights })
+        Ok(Self { file, json, device: device.clone(), weights })
     }
 
     /// A whole number at a path of keys.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use serde_json::{Map, Value, json};
 
 use super::{Inputs, batch_of, integers, write};
@@ -14,7 +14,7 @@ use crate::{Error, Result};
 
 /// The paper's TL;DR model, which is read at the last token before the first pad of the response.
 pub(super) fn run_scalar(case: &Path, inputs: &Inputs, out: &Path) -> Result<()> {
-    let (config, store) = folder::load(case, DType::F32, &Device::Cpu)?;
+    let (config, store) = folder::load(case, DType::F32, &inputs.device)?;
     let model = RewardModel::new(&config, &store)?.detached();
     let (pad, fill) = (inputs.number(&["pad_id"])? as i64, inputs.number(&["fill_id"])? as i64);
     let mut tensors = BTreeMap::new();
@@ -39,7 +39,7 @@ pub(super) fn run_scalar(case: &Path, inputs: &Inputs, out: &Path) -> Result<()>
 
 /// A model of conversations: read at the last real token, or (Starling) at the last before the first pad.
 pub(super) fn run(case: &Path, inputs: &Inputs, out: &Path) -> Result<()> {
-    let (mut config, store) = folder::load(case, DType::F32, &Device::Cpu)?;
+    let (mut config, store) = folder::load(case, DType::F32, &inputs.device)?;
     if let Kind::Mixture(mixture) = &mut config.kind {
         mixture.pattern = inputs.tokens("gating_pattern")?;
     }
