@@ -156,12 +156,9 @@ impl Model {
         let complete = |map: &mut Map<String, Value>| {
             map.remove("rope_parameters");
             if let Value::Object(known) = config_json::to_json(&self.decoder) {
-                for (name, value) in known {
-                    // The class of a reward model is not the decoder's.
-                    let of_another_class = self.is_reward && name == "architectures";
-                    if !map.contains_key(&name) && !of_another_class {
-                        map.insert(name, value);
-                    }
+                // The class of a reward model is not the decoder's.
+                for (name, value) in known.into_iter().filter(|(name, _)| !self.is_reward || name != "architectures") {
+                    map.entry(name).or_insert(value);
                 }
             }
             map.sort_keys();
