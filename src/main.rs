@@ -10,6 +10,7 @@ macro_rules! say_part {
     ($($text:tt)*) => { $crate::say_text(format_args!($($text)*)) };
 }
 
+mod convert;
 mod experiment;
 mod figures;
 mod generate;
@@ -43,6 +44,7 @@ Examples:
   rebel train --preset tldr-tiny --set online.eta=0.5 --dry-run
   rebel generate --model runs/tldr-tiny/checkpoints/online --prompt 'SUBREDDIT: r/cats'
   rebel figures --run runs/tldr-tiny
+  rebel convert EleutherAI/pythia-160m models/pythia --dtype bf16
 
 Exit codes:
   0  done, and what was asked holds
@@ -81,6 +83,8 @@ enum Command {
     Generate(generate::Arguments),
     /// Draw figures from finished runs, and those of the theory
     Figures(figures::Arguments),
+    /// Write a model's folder anew: another type of weights, other files
+    Convert(convert::Arguments),
     /// Recompute test vectors, from their inputs alone
     Vectors(vectors::Arguments),
 }
@@ -142,6 +146,7 @@ fn main() -> ExitCode {
         Command::Train(a) => train::run(&a, &place()?),
         Command::Generate(a) => generate::run(&a, &place()?),
         Command::Figures(a) => figures::run(&a),
+        Command::Convert(a) => convert::run(&a),
         Command::Vectors(a) => vectors::run(&a, &place()?),
     });
     match outcome {

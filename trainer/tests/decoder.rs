@@ -1,17 +1,12 @@
 //! The decoder as its users meet it, in every family: gradients reach what they should, padding changes nothing, folders
 //! survive a round trip.
 
-mod families;
+mod shared;
 
 use candle_core::{DType, Device, Tensor};
-use families::{config, families, store};
-use rebel_trainer::models::config::Residual;
-use rebel_trainer::models::{DecoderConfig, ScalarModel, TokenBatch, hf, scalar};
-use rebel_trainer::nn::{Store, Streams, Temperature};
-
-fn rows() -> Vec<Vec<u32>> {
-    vec![(0..21).map(|i| i * 5 % 37).collect(), vec![7, 1, 30], (0..11).map(|i| (i * i) % 37).collect()]
-}
+use rebel_trainer::models::{DecoderConfig, TokenBatch, config::Residual, hf};
+use rebel_trainer::nn::{Store, Temperature};
+use shared::{config, families, rows, store, worst};
 
 /// Flat indices of every real token that has a real one before it.
 fn scored(tokens: &TokenBatch) -> Vec<usize> {
@@ -27,11 +22,6 @@ fn log_probs(config: &DecoderConfig, store: &Store, tokens: &TokenBatch) -> Vec<
     log_p.to_vec1().unwrap()
 }
 
-fn worst(a: &[f32], b: &[f32]) -> f32 {
-    assert_eq!(a.len(), b.len());
-    a.iter().zip(b).fold(0.0, |m, (x, y)| m.max((x - y).abs()))
-}
-
 #[test]
 fn every_trainable_parameter_gets_a_gradient_and_no_frozen_one_does() {
     let sequential = DecoderConfig { residual: Residual::Sequential, tied_head: true, ..config() };
@@ -44,7 +34,7 @@ fn every_trainable_parameter_gets_a_gradient_and_no_frozen_one_does() {
             let tokens = TokenBatch::left_padded(&rows(), 0).unwrap();
             let hidden = model.hidden(&tokens, None).unwrap();
             let (log_p, _) = model.token_logprobs(&hidden, &tokens, &scored(&tokens), Temperature::ONE).unwrap();
-            store.accumulate(&log_p.sum_all().unwrap().backward().unwrap()).unwrap();
+            store.accumulate(log_p.sum_all().unwrap().backward().unwrap()).unwrap();
             assert_eq!(store.missing_gradients(), Vec::<String>::new());
             let trainable: Vec<String> = store.trainable().map(|(name, _)| name.to_string()).collect();
             assert!(trainable.iter().all(|name| !freeze(name)));
@@ -55,27 +45,6 @@ fn every_trainable_parameter_gets_a_gradient_and_no_frozen_one_does() {
             }
         }
     }
-}
-
-#[test]
-fn a_scalar_model_trains_whole_and_its_shift_moves_every_score() {
-    let config = config();
-    let mut store = ScalarModel::initial(&config, &store(&config), &Streams::new(4)).unwrap();
-    let model = ScalarModel::new(&config, &store, 0.0).unwrap();
-    let left = model.rewards(&TokenBatch::left_padded(&rows(), 0).unwrap()).unwrap();
-    store.accumulate(&left.sum_all().unwrap().backward().unwrap()).unwrap();
-    assert_eq!(store.missing_gradients(), Vec::<String>::new());
-    let right = model.rewards(&TokenBatch::right_padded(&rows(), 0).unwrap()).unwrap();
-    assert!(worst(&left.to_vec1().unwrap(), &right.to_vec1().unwrap()) < 1e-5);
-
-    let folder = tempfile::tempdir().unwrap();
-    hf::save_scalar(folder.path(), &config, &store, 0.5).unwrap();
-    let (read, store, shift) = hf::load_scalar(folder.path(), DType::F32, &Device::Cpu).unwrap();
-    let model = ScalarModel::new(&read, &store, shift).unwrap().detached();
-    assert!(store.names().all(|n| n.starts_with(scalar::TRUNK) || n.starts_with(scalar::HEAD)));
-    let shifted = model.rewards(&TokenBatch::left_padded(&rows(), 0).unwrap()).unwrap();
-    let shifted: Vec<f32> = (shifted + 0.5).unwrap().to_vec1().unwrap();
-    assert!(worst(&left.to_vec1().unwrap(), &shifted) < 1e-6);
 }
 
 /// candle's product of few rows may sum in another order: 2e-5 until it is replaced.

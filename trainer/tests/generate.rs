@@ -1,24 +1,20 @@
 //! Generation as its users meet it: draws depend on prompt and sample alone, samples carry the scorer's log-probabilities,
 //! and what cannot be continued is refused.
 
-mod families;
+mod shared;
 
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
-use families::{config, families, store};
 use rand_chacha::ChaCha8Rng;
 use rebel_trainer::models::{
-    Completion, Decoder, DecoderConfig, Event, Generation, TokenBatch, Tokenizer, generate, generate_observed, hf,
-    parameters,
+    Completion, Decoder, DecoderConfig, Event, Generation, TokenBatch, Tokenizer, Trained, generate, generate_observed,
+    hf, parameters,
 };
 use rebel_trainer::nn::{Choice, Purpose, Sampling, Scoring, Streams, Temperature};
 use rebel_trainer::world::text::{Prompt, Responses, Text};
 use rebel_trainer::world::{Ask, Outputs, Trajectory, World};
-
-fn prompts() -> Vec<Vec<u32>> {
-    vec![(0..21).map(|i| i * 5 % 37).collect(), vec![7, 1, 30], (0..11).map(|i| (i * i) % 37).collect()]
-}
+use shared::{config, families, rows, store, worst};
 
 /// Prompts of 1 to 30 tokens, numbered as they are.
 fn many(n: usize) -> Vec<Vec<u32>> {
@@ -53,11 +49,6 @@ fn scored(model: &Decoder, prompt: &[u32], ids: &[u32], scoring: impl Into<Scori
     log_p.to_dtype(DType::F64).unwrap().to_vec1().unwrap()
 }
 
-fn worst(a: &[f64], b: &[f64]) -> f64 {
-    assert_eq!(a.len(), b.len());
-    a.iter().zip(b).fold(0.0, |m, (x, y)| m.max((x - y).abs()))
-}
-
 /// Six completions in three rows, so that rows are copied, handed on and read anew.
 #[test]
 fn samples_carry_the_scorers_log_probs_in_every_family_however_they_are_truncated() {
@@ -67,7 +58,7 @@ fn samples_carry_the_scorers_log_probs_in_every_family_however_they_are_truncate
         for sampling in
             [sampling(None, None), sampling(Some(6), None), sampling(None, Some(0.8)), sampling(Some(9), Some(0.9))]
         {
-            let completions = generate(&model, &prompts(), drawn(sampling, 3), stream).unwrap();
+            let completions = generate(&model, &rows(), drawn(sampling, 3), stream).unwrap();
             assert_eq!(completions.len(), 6);
             for (i, completion) in completions.iter().enumerate() {
                 let Completion { ids, log_probs, .. } = completion;
@@ -75,7 +66,7 @@ fn samples_carry_the_scorers_log_probs_in_every_family_however_they_are_truncate
                 assert!(ids[..ids.len() - 1].iter().all(|id| !STOP.contains(id)));
                 assert!(completion.stopped || ids.len() == 25);
                 stopped += usize::from(completion.stopped);
-                let off = worst(&scored(&model, &prompts()[i / 2], ids, sampling.of_drawn()), log_probs);
+                let off = worst(&scored(&model, &rows()[i / 2], ids, sampling.of_drawn()), log_probs);
                 assert!(off < 2e-5, "{:?} {sampling:?}: {off}", config.family);
             }
         }
@@ -163,7 +154,7 @@ fn greedy_takes_the_likeliest_token_of_a_forward_pass() {
     for config in families() {
         let model = model(&config, DType::F64);
         let greedy = Generation { choice: Choice::Greedy, stop: &[], samples: 1, ..drawn(Sampling::ONE, 2) };
-        for (prompt, completion) in prompts().iter().zip(generate(&model, &prompts(), greedy, stream).unwrap()) {
+        for (prompt, completion) in rows().iter().zip(generate(&model, &rows(), greedy, stream).unwrap()) {
             let tokens = TokenBatch::left_padded(&[[prompt.as_slice(), &completion.ids].concat()], 0).unwrap();
             let logits = model.logits(&model.hidden(&tokens, None).unwrap()).unwrap().squeeze(0).unwrap();
             let likeliest = logits.argmax(1).unwrap().to_vec1::<u32>().unwrap();
@@ -190,7 +181,7 @@ fn every_token_and_every_end_is_told_once() {
     let model = model(&config(), DType::F32);
     let mut told: BTreeMap<usize, (usize, bool)> = BTreeMap::new();
     let generation = drawn(Sampling::ONE, 3);
-    let completions = generate_observed(&model, &prompts(), generation, stream, |event| {
+    let completions = generate_observed(&model, &rows(), generation, stream, |event| {
         match event {
             Event::Logits(rows, logits) => assert_eq!(logits.dims(), [rows.len(), 37]),
             Event::Token(number, so_far) => {
@@ -238,10 +229,10 @@ fn a_truncated_policys_trajectories_keep_finite_log_probs_while_it_moves() {
     let sampling = sampling(Some(40), Some(0.6));
     let responses = Responses { sampling, response_length: 12, eos: tokenizer.eos().unwrap() };
     let ids = tokenizer.encode("a post").unwrap();
-    let first = store(&config);
-    let mut world = Text::policy(config, first.copy().unwrap(), tokenizer, responses)
+    let (first, again) = (store(&config), store(&config));
+    let mut world = Text::policy(config, again, tokenizer, responses)
         .unwrap()
-        .with_reference(&first.copy().unwrap())
+        .begin(Trained::Full, false, &Streams::new(5))
         .unwrap();
     let prompt = Prompt { text: "a post".into(), ids };
     let drawn = world.rollout(&[(0, &prompt)], 8, &Streams::new(4), 0).unwrap().remove(0);

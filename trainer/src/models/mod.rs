@@ -1,14 +1,18 @@
 //! Decoder language models in Hugging Face's formats.
 //!
 //! [`config`], [`mod@parameters`] and [`decoder`] are one configurable decoder for GPT-NeoX, Llama, Mistral and Qwen;
-//! [`scalar`] puts a reward or value head on it; [`mod@generate`] samples from it; [`hf`] reads and writes folders
-//! ([`tensors`] and [`pickle`] read weights), [`hub`] finds them by name in the local cache; [`tokenizer`] turns text into ids.
+//! [`reward`] puts a reward head on it; [`mod@generate`] samples from it; [`hf`] reads and writes folders, [`hub`] finds
+//! them by name in the local cache, [`mod@convert`] writes them anew ([`tensors`], [`pickle`] and [`shards`] are their weights,
+//! [`card`] their description), [`peft`] adapters, and [`trained`] says what of a model is trained; [`tokenizer`] turns text
+//! into ids.
 
 pub mod batch;
 mod block;
 mod bpe;
+pub mod card;
 pub mod config;
 mod config_json;
+pub mod convert;
 pub mod decoder;
 pub mod generate;
 pub mod generation_config;
@@ -20,17 +24,22 @@ mod neox;
 #[cfg(test)]
 mod other_devices;
 pub mod parameters;
+pub mod peft;
 pub mod pickle;
-pub mod scalar;
+pub mod reward;
+mod safe;
 mod scheduler;
+pub mod shards;
 pub mod tensors;
 pub mod text_stream;
 pub mod tokenizer;
+pub mod trained;
 
 pub use batch::{CacheRows, KvCache, TokenBatch};
 pub use config::{DecoderConfig, Family};
 pub use decoder::Decoder;
 pub use generate::{Completion, Event, Generation, generate, generate_observed, prompt_fault};
 pub use generation_config::GenerationDefaults;
-pub use scalar::ScalarModel;
+pub use reward::{RewardConfig, RewardModel};
 pub use tokenizer::Tokenizer;
+pub use trained::Trained;

@@ -7,7 +7,8 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 
 use super::config::{Activation, DecoderConfig, Family, Residual, Window};
-use super::{Completion, Generation, ScalarModel, TokenBatch, generate, hf, parameters, tensors};
+use super::reward::Kind;
+use super::{Completion, Generation, RewardConfig, RewardModel, TokenBatch, generate, hf, parameters, tensors};
 use crate::nn::ops::testing::unfused;
 use crate::nn::{Choice, Gradients, Purpose, Rope, RopeScaling, Sampling, Store, Streams, Temperature};
 use crate::vectors;
@@ -63,7 +64,7 @@ fn passes(config: &DecoderConfig, store: &mut Store) -> Passes {
     let weights: Vec<f32> = (0..at.len()).map(|i| ((i * 7 % 5) as f32 - 1.8) / at.len() as f32).collect();
     let weights = Tensor::new(weights, &Device::Cpu).unwrap();
     let loss = ((&log_p * &weights).unwrap() + (&entropy * 0.01).unwrap()).unwrap().sum_all().unwrap();
-    store.accumulate(&loss.backward().unwrap()).unwrap();
+    store.accumulate(loss.backward().unwrap()).unwrap();
     assert_eq!(store.missing_gradients(), Vec::<String>::new());
     let values = |t: Tensor| t.to_vec1::<f32>().unwrap();
     Passes { log_p: values(log_p), entropy: values(entropy), gradients: store.take_gradients() }
@@ -179,9 +180,10 @@ fn every_family_in_bf16_is_near_the_same_weights_in_f32() {
 fn a_scalar_model_in_bf16_scores_in_f32() {
     for config in families() {
         let [_, wide, narrow] = stores(&config);
+        let scalar = RewardConfig { decoder: config.clone(), kind: Kind::Scalar { shift: 0.0 }, pad: None };
         let rewards = |policy: &Store| {
-            let store = ScalarModel::initial(&config, policy, &Streams::new(4)).unwrap();
-            let model = ScalarModel::new(&config, &store, 0.0).unwrap();
+            let store = RewardModel::initial(&scalar, policy, &Streams::new(4)).unwrap();
+            let model = RewardModel::new(&scalar, &store).unwrap();
             model.rewards(&TokenBatch::right_padded(&rows(), 0).unwrap()).unwrap()
         };
         let (expected, got) = (rewards(&wide), rewards(&narrow));

@@ -43,15 +43,6 @@ pub fn save(folder: &Path, world: &Text, optimizer: &Optimizer, state: &State) -
         let text = serde_json::to_string_pretty(state).expect("plain data");
         files::write_whole(&at.join(STATE), |w| w.write_all(text.as_bytes()))
     })
-    .map_err(|error| name_folder(error, folder))
-}
-
-/// Errors inside the temporary folder are about `folder` as far as a reader is concerned.
-fn name_folder(error: Error, folder: &Path) -> Error {
-    match error {
-        Error::File { file, what } => Error::File { file: folder.join(file.file_name().unwrap_or_default()), what },
-        other => other,
-    }
 }
 
 /// The state of the checkpoint in `folder`.

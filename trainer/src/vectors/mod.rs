@@ -4,6 +4,8 @@
 //! read here.
 
 pub mod lm;
+mod lora;
+mod optim;
 pub mod rm;
 
 use std::collections::BTreeMap;
@@ -22,15 +24,21 @@ pub fn run_case(case: &Path, out: &Path, device: &Device) -> Result<()> {
     if case.is_file() {
         return Err(Error::file(
             case,
-            "cases of a json file are not supported (expected the folder of an lm or rm case)",
+            "cases of a json file are not supported (expected the folder of an lm, lora or rm case)",
         ));
+    }
+    if case.join(optim::FILE).is_file() {
+        return optim::run(case, out, device);
     }
     let inputs = Inputs::open(case, device)?;
     match inputs.json["kind"].as_str() {
         Some("causal_lm") => lm::run(case, &inputs, out),
-        Some("tldr_scalar") => rm::run(case, &inputs, out),
+        Some("lora") => lora::run(case, &inputs, out),
+        Some("tldr_scalar") => rm::run_scalar(case, &inputs, out),
+        Some("llama_seqcls" | "starling" | "armorm") => rm::run(case, &inputs, out),
         kind => {
-            let what = format!("{} is not supported (expected causal_lm or tldr_scalar)", kind.unwrap_or("missing"));
+            let known = "causal_lm, lora, tldr_scalar, llama_seqcls, starling or armorm";
+            let what = format!("{} is not supported (expected {known})", kind.unwrap_or("missing"));
             Err(Error::field(&inputs.file, "kind", what))
         }
     }
@@ -104,6 +112,20 @@ impl Inputs {
             .ok_or_else(|| Error::field(&self.file, path.join("."), "missing (expected a whole number)"))
     }
 
+    /// A list of texts at `name`.
+    pub fn texts(&self, name: &str) -> Result<Vec<&str>> {
+        let texts = self.json[name].as_array().and_then(|texts| texts.iter().map(Value::as_str).collect());
+        texts.ok_or_else(|| Error::field(&self.file, name, "missing (expected a list of texts)"))
+    }
+
+    /// A list of token ids at `name`, not empty.
+    pub fn tokens(&self, name: &str) -> Result<Vec<u32>> {
+        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+        let ids: Option<Vec<u32>> = self.json[name].as_array().and_then(|ids| ids.iter().map(id).collect());
+        let ids = ids.filter(|ids| !ids.is_empty());
+        ids.ok_or_else(|| Error::field(&self.file, name, "missing (expected a list of token ids)"))
+    }
+
     /// A matrix of ids, row by row, and its number of columns.
     pub fn ids(&self, name: &str) -> Result<(Vec<i64>, usize)> {
         let tensor = self.weights.read(name)?;
@@ -129,6 +151,19 @@ pub(crate) fn batch_of(ids: &[i64], columns: usize, pad: i64, fill: i64) -> Resu
 /// Integers as the tensor the judge compares.
 pub(crate) fn integers(values: impl IntoIterator<Item = i64>, shape: &[usize]) -> Result<Tensor> {
     Ok(Tensor::from_vec(values.into_iter().collect::<Vec<i64>>(), shape, &Device::Cpu)?)
+}
+
+/// `values` where `live`, one after the other, 0 elsewhere.
+pub(crate) fn scattered(values: &Tensor, live: &[bool]) -> Result<Vec<f32>> {
+    let mut all = vec![0.0; live.len()];
+    let places = all.iter_mut().zip(live).filter(|(_, live)| **live);
+    places.zip(values.to_vec1::<f32>()?).for_each(|((place, _), value)| *place = value);
+    Ok(all)
+}
+
+/// The sum of each row of `width`, in f64, rounded once.
+pub(crate) fn row_sums(rows: &[f32], width: usize) -> Vec<f32> {
+    rows.chunks_exact(width.max(1)).map(|row| row.iter().map(|&x| f64::from(x)).sum::<f64>() as f32).collect()
 }
 
 /// Writes `got.safetensors` and `got.json`.

@@ -71,7 +71,7 @@ wide! {
     }
 }
 
-fn biased<T: Real>(product: CpuStorage, (s, l): Input) -> candle_core::Result<CpuStorage> {
+pub(super) fn biased<T: Real>(product: CpuStorage, (s, l): Input) -> candle_core::Result<CpuStorage> {
     let bias = elements::<T>(s, l)?;
     let mut y = T::cpu_storage_data(product)?;
     y.par_chunks_mut(ROWS * bias.len()).for_each(|y| add_bias(y, bias));
@@ -101,8 +101,11 @@ fn shifted<S: BackendStorage>(y: &S, shape: &Shape, (s, l): (&S, &Layout)) -> ca
     y.binary_impl::<op::Add>(s, &Layout::contiguous(shape), &l.broadcast_as(shape)?)
 }
 
-/// `x W^T`, `[.., outputs]`.
-fn product<S: BackendStorage>((s1, l1): (&S, &Layout), (s2, l2): (&S, &Layout)) -> candle_core::Result<(S, Shape)> {
+/// `x W^T`, `[.., outputs]`, where the storage is.
+pub(super) fn product<S: BackendStorage>(
+    (s1, l1): (&S, &Layout),
+    (s2, l2): (&S, &Layout),
+) -> candle_core::Result<(S, Shape)> {
     let (outputs, inputs) = l2.shape().dims2()?;
     if l1.dims().last() != Some(&inputs) || !l1.is_contiguous() {
         candle_core::bail!("affine: {:?} by {:?}", l1.dims(), l2.dims());
@@ -124,7 +127,7 @@ fn pull(x: &Tensor, weight: &Tensor, dy: &Tensor) -> candle_core::Result<(Option
 }
 
 /// The gradient of the output as a matrix that belongs to no graph.
-fn flat(dy: &Tensor, weight: &Tensor) -> candle_core::Result<Tensor> {
+pub(super) fn flat(dy: &Tensor, weight: &Tensor) -> candle_core::Result<Tensor> {
     dy.detach().contiguous()?.reshape(((), weight.dim(0)?))
 }
 
@@ -264,17 +267,31 @@ mod tests {
 
     #[test]
     fn a_frozen_weight_gets_no_gradient() {
-        let x = Var::from_tensor(&random("x", &[4, 3], DType::F32)).unwrap();
-        let (weight, bias) = (random("w", &[2, 3], DType::F32), random("b", &[2], DType::F32));
-        let form = |fused: bool, bias| match fused {
-            true => linear(&x, &weight, bias).unwrap(),
-            false => unfused(|| linear(&x, &weight, bias).unwrap()),
+        let form = |fused: bool, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>| match fused {
+            true => linear(x, weight, bias).unwrap(),
+            false => unfused(|| linear(x, weight, bias).unwrap()),
         };
-        for (fused, bias) in [(true, Some(&bias)), (true, None), (false, Some(&bias)), (false, None)] {
-            let y = form(fused, bias);
-            let gradients = y.sum_all().unwrap().backward().unwrap();
-            assert!(gradients.get(&x).is_some() && gradients.get(&weight).is_none());
-            assert!(bias.is_none_or(|bias| gradients.get(bias).is_none()));
+        for (dtype, fused) in [(DType::F32, true), (DType::F32, false), (DType::BF16, false)] {
+            let x = Var::from_tensor(&random("x", &[4, 3], dtype)).unwrap();
+            let (weight, bias) = (random("w", &[2, 3], dtype), random("b", &[2], dtype));
+            for bias in [Some(&bias), None] {
+                let gradients = form(fused, &x, &weight, bias).sum_all().unwrap().backward().unwrap();
+                assert!(gradients.get(&x).is_some() && gradients.get_ids().count() == 1);
+            }
+        }
+    }
+
+    #[test]
+    fn a_narrow_type_has_the_composed_value_and_gradients() {
+        let of = |name, shape: &[usize]| Var::from_tensor(&random(name, shape, DType::BF16)).unwrap();
+        let (x, weight, bias) = (of("x", &[2, 4, 3]), of("w", &[5, 3]), of("b", &[5]));
+        let ours = linear(&x, &weight, Some(&bias)).unwrap();
+        let meant = composed(&x, &weight, Some(&bias)).unwrap();
+        assert_eq!(difference(&ours, &meant), 0.0);
+        let gradients = |y: &Tensor| y.sum_all().unwrap().backward().unwrap();
+        let (ours, meant) = (gradients(&ours), gradients(&meant));
+        for var in [&x, &weight, &bias] {
+            assert!(difference(ours.get(var).unwrap(), meant.get(var).unwrap()) < 1e-2);
         }
     }
 }

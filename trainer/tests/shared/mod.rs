@@ -1,12 +1,16 @@
-//! Small decoders of every family, for the tests that hold for all.
+//! Small models of every family, and rows to feed them.
 
 use candle_core::{DType, Device};
-use rebel_trainer::models::config::{Activation, Residual, Window};
-use rebel_trainer::models::{DecoderConfig, Family, parameters};
+use rebel_trainer::models::{
+    DecoderConfig, Family,
+    config::{Activation, Residual, Window},
+    parameters,
+};
 use rebel_trainer::nn::{Rope, RopeScaling, Store, Streams};
 
-/// A GPT-NeoX of which nothing is a multiple of 8, and every component of a head is rotated.
+/// A GPT-NeoX of odd widths.
 pub fn config() -> DecoderConfig {
+    // Nothing is a multiple of 8, and every component of a head is rotated.
     let neox = DecoderConfig::neox(37, 18, 2, 3, 64);
     DecoderConfig { rope: Rope { dims: 6, ..neox.rope }, init_std: 0.3, ..neox }
 }
@@ -48,7 +52,16 @@ pub fn families() -> Vec<DecoderConfig> {
     vec![config(), llama, mistral, qwen2, qwen3]
 }
 
-/// Its parameters, drawn.
 pub fn store(config: &DecoderConfig) -> Store {
     parameters::initial(config, &Streams::new(3), DType::F32, &Device::Cpu).unwrap()
+}
+
+pub fn rows() -> Vec<Vec<u32>> {
+    vec![(0..21).map(|i| i * 5 % 37).collect(), vec![7, 1, 30], (0..11).map(|i| (i * i) % 37).collect()]
+}
+
+/// The largest difference of two lists.
+pub fn worst<T: Copy + Into<f64>>(a: &[T], b: &[T]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).fold(0.0, |m, (&x, &y)| f64::max(m, (x.into() - y.into()).abs()))
 }
