@@ -5,6 +5,7 @@
 
 pub mod lm;
 pub mod rm;
+pub mod tok;
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -24,6 +25,9 @@ pub fn run_case(case: &Path, out: &Path) -> Result<()> {
             case,
             "cases of a json file are not supported (expected the folder of an lm or rm case)",
         ));
+    }
+    if case.join("cases.json").is_file() {
+        return tok::run(case, out);
     }
     let inputs = Inputs::open(case)?;
     match inputs.json["kind"].as_str() {
