@@ -6,12 +6,13 @@
 //!   data/                  the world: posts, references, comparisons, tokenizer
 //!   metrics.jsonl          one JSON object an update or iteration
 //!   samples.jsonl          prompts and responses with their rewards
-//!   checkpoints/STAGE/     a Hugging Face folder, with optimizer.safetensors and state.json beside the weights
+//!   checkpoints/STAGE/     a Hugging Face folder with its card; optimizer.safetensors and state.json beside the weights
 //! ```
 //!
 //! A stage is finished when its checkpoint says so. Interrupted, the online stage goes on from its last checkpoint, and a
 //! supervised one, which is short, starts again; either way the run ends with the bytes of an uninterrupted one.
 
+mod card;
 pub mod checkpoint;
 pub mod config;
 pub mod metrics;
