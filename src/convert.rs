@@ -1,15 +1,20 @@
 //! `rebel convert`: a model's folder written anew.
 
 use anyhow::Result;
+use rebel_trainer::Error;
 use rebel_trainer::models::convert::{Conversion, convert};
-use rebel_trainer::models::hub;
 use rebel_trainer::models::shards::Precision;
+use rebel_trainer::models::{hub, peft};
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The model: a folder, or org/name (org/name@revision) in the local Hugging Face cache
+    /// The model, or a PEFT adapter: a folder, or org/name (org/name@revision) in the local Hugging Face cache
     source: String,
+    /// The base of an adapter, which is worked into its weights: a folder or a name as SOURCE [default: the one that the
+    /// adapter names]
+    #[arg(long, value_name = "BASE")]
+    base: Option<String>,
     /// The folder to write
     destination: PathBuf,
     /// Type of the weights [default: each tensor's own]
@@ -67,6 +72,16 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         Format::Safetensors => Conversion { precision, shard: arguments.shard_size, overwrite: arguments.overwrite },
     };
     let source = hub::folder(&arguments.source)?;
+    let base = arguments.base.as_deref().map(hub::folder).transpose()?;
+    if peft::is_adapter(&source) {
+        peft::merge(&source, base.as_deref(), &arguments.destination, &how)?;
+        say!("{}: the adapter and its base as one model", arguments.destination.display());
+        return Ok(true);
+    }
+    if base.is_some() {
+        let what = format!("--base: {} is no adapter (expected one's folder, or no --base)", source.display());
+        return Err(Error::Usage(what).into());
+    }
     let written = convert(&source, &arguments.destination, &how)?;
     let files = if written.files == 1 { "1 file".to_string() } else { format!("{} files", written.files) };
     say!("{}: {} tensors, {} bytes, {files}", arguments.destination.display(), written.tensors, written.bytes);

@@ -35,7 +35,7 @@ fn every_trainable_parameter_gets_a_gradient_and_no_frozen_one_does() {
             let tokens = TokenBatch::left_padded(&rows(), 0).unwrap();
             let hidden = model.hidden(&tokens, None).unwrap();
             let (log_p, _) = model.token_logprobs(&hidden, &tokens, &scored(&tokens), Temperature::ONE).unwrap();
-            store.accumulate(&log_p.sum_all().unwrap().backward().unwrap()).unwrap();
+            store.accumulate(log_p.sum_all().unwrap().backward().unwrap()).unwrap();
             assert_eq!(store.missing_gradients(), Vec::<String>::new());
             let trainable: Vec<String> = store.trainable().map(|(name, _)| name.to_string()).collect();
             assert!(trainable.iter().all(|name| !freeze(name)));

@@ -1,4 +1,4 @@
-//! The language-model and reward-model cases of the Python libraries' vectors, judged by the rules of their own judge: the same keys, types and
+//! The language-model, adapter and reward-model cases of the Python libraries' vectors, judged by the rules of their own judge: the same keys, types and
 //! shapes; integers and texts exactly; floats within the case's tolerances where the mask is 1.
 #![allow(clippy::neg_cmp_op_on_partial_ord)] // `!(error <= tolerance)`: a NaN must fail
 
@@ -34,6 +34,17 @@ fn lm_rule(key: &str, tolerance: &Value) -> Option<Rule> {
         "token_entropy" => rule(at("token_logprobs", 2.0), Some("response_mask")),
         key if key.starts_with("hidden_states.") => rule(at("hidden", 1.0), Some("attention_mask")),
         _ => rule(None, None),
+    }
+}
+
+/// The rule of a tensor of an adapter's case.
+fn lora_rule(key: &str, tolerance: &Value) -> Option<Rule> {
+    let rule = |by: f64, mask| Some(Rule { tolerance: tolerance.as_f64().map(|t| t * by), mask });
+    match key {
+        "logits_adapter" | "token_logprobs_adapter" => rule(1.0, Some("attention_mask")),
+        "seq_logprob_adapter" => rule(5.0, None),
+        key if key.starts_with("merged.") => Some(Rule { tolerance: Some(1e-6), mask: None }),
+        _ => None,
     }
 }
 
@@ -79,7 +90,9 @@ fn compare(
     let (g, w) = (wide(got), wide(want));
     let live: Vec<f64> = match rule.mask {
         Some(mask) => {
-            let mask = wide(&all[mask]);
+            // Responses are the last columns.
+            let (mask, columns) = (&all[mask], want.dims()[1]);
+            let mask = wide(&mask.narrow(1, mask.dims()[1] - columns, columns).unwrap());
             let per = w.len() / mask.len();
             mask.into_iter().flat_map(|m| std::iter::repeat_n(m, per)).collect()
         }
@@ -114,7 +127,11 @@ fn judge_results(case: &Path, out: &Path) -> Vec<String> {
     let want = tensors::load(&file.with_file_name("expected.safetensors")).unwrap();
     let got = tensors::load(&out.join("got.safetensors")).unwrap();
     let got_json = files::read_json(&out.join("got.json")).unwrap();
-    let rule_of = if json["kind"] == "causal_lm" { lm_rule } else { rm_rule };
+    let rule_of = match json["kind"].as_str().unwrap() {
+        "causal_lm" => lm_rule,
+        "lora" => lora_rule,
+        _ => rm_rule,
+    };
     let mut wrong = Vec::new();
     for (key, tensor) in &want {
         if let Some(rule) = rule_of(key, &json["tolerance"]) {
@@ -127,6 +144,17 @@ fn judge_results(case: &Path, out: &Path) -> Vec<String> {
             let within = off <= json["tolerance"]["token_logprobs"].as_f64().unwrap(); // a NaN is not
             if !within {
                 wrong.push(format!("{key}: {}, expected {want}", got_json[key]));
+            }
+        }
+    }
+    if json["kind"] == "lora" {
+        for key in ["scaling", "adapted_modules_layer0"] {
+            let same = match (got_json[key].as_f64(), json[key].as_f64()) {
+                (Some(got), Some(want)) => (got - want).abs() <= 1e-6 * want.max(1.0),
+                _ => got_json[key] == json[key],
+            };
+            if !same {
+                wrong.push(format!("{key}: {}, expected {}", got_json[key], json[key]));
             }
         }
     }
@@ -153,6 +181,12 @@ fn committed_language_model_cases_hold() {
 }
 
 #[test]
+fn a_committed_adapter_case_holds() {
+    let wrong = judge(&committed().join("lora/neox_all_linear"));
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
 fn every_case_of_a_model_in_the_whole_set_holds() {
     let root = match std::env::var_os("REBEL_VECTORS") {
         Some(root) => PathBuf::from(root),
@@ -165,7 +199,7 @@ fn every_case_of_a_model_in_the_whole_set_holds() {
         return;
     }
     let mut judged = 0;
-    for kind in ["lm", "lm_v5", "rm"] {
+    for kind in ["lm", "lm_v5", "lora", "lora_v5", "rm"] {
         let Ok(folder) = std::fs::read_dir(root.join(kind)) else { continue };
         for entry in folder {
             let case = entry.unwrap().path();
@@ -175,7 +209,7 @@ fn every_case_of_a_model_in_the_whole_set_holds() {
             judged += 1;
         }
     }
-    assert!(judged >= 16, "{judged} cases");
+    assert!(judged >= 21, "{judged} cases");
 }
 
 #[test]

@@ -204,7 +204,7 @@ impl Model {
 
 /// Refuses a destination that is there already, unless it is a model's folder or empty and may go, and one that is the
 /// source, lies in it or holds it.
-fn check_places(source: &Path, destination: &Path, overwrite: bool) -> Result<()> {
+pub(super) fn check_places(source: &Path, destination: &Path, overwrite: bool) -> Result<()> {
     let bad = |what: &str| Err(Error::file(destination, what));
     let Some(name) = destination.file_name() else { return bad("not the name of a folder") };
     let above = destination.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));

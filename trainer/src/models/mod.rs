@@ -3,7 +3,8 @@
 //! [`config`], [`mod@parameters`] and [`decoder`] are one configurable decoder for GPT-NeoX, Llama, Mistral and Qwen;
 //! [`reward`] puts a reward head on it; [`mod@generate`] samples from it; [`hf`] reads and writes folders, [`hub`] finds
 //! them by name in the local cache, [`mod@convert`] writes them anew ([`tensors`], [`pickle`] and [`shards`] are their weights,
-//! [`card`] their description); [`tokenizer`] turns text into ids.
+//! [`card`] their description), [`peft`] adapters, and [`trained`] says what of a model is trained; [`tokenizer`] turns text
+//! into ids.
 
 pub mod batch;
 mod block;
@@ -20,12 +21,14 @@ mod json;
 mod llama;
 mod neox;
 pub mod parameters;
+pub mod peft;
 pub mod pickle;
 pub mod reward;
 mod safe;
 pub mod shards;
 pub mod tensors;
 pub mod tokenizer;
+pub mod trained;
 
 pub use batch::{KvCache, TokenBatch};
 pub use config::{DecoderConfig, Family};
@@ -33,3 +36,4 @@ pub use decoder::Decoder;
 pub use generate::{Completion, Generation, generate};
 pub use reward::{RewardConfig, RewardModel};
 pub use tokenizer::Tokenizer;
+pub use trained::Trained;

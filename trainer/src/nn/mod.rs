@@ -2,15 +2,18 @@
 //!
 //! From the bottom up: [`threads`] (how many), [`device`] (where), [`streams`] (reproducible randomness), [`store`] (named parameters and
 //! their gradients), [`init`], [`schedule`], [`mod@clip`] and [`adamw`] (how parameters move), [`ops`] (own differentiable
-//! operations), [`rope`] (rotary angles), [`layers`] made of them, [`temperature`] and [`sample`] (exact draws).
+//! operations), [`rope`] (rotary angles), [`lora`] (adapters), [`recompute`] (gradient checkpointing), [`layers`] made of them,
+//! [`temperature`] and [`sample`] (exact draws).
 
 pub mod adamw;
 pub mod clip;
 pub mod device;
 pub mod init;
 pub mod layers;
+pub mod lora;
 pub mod ops;
 mod real;
+pub mod recompute;
 pub mod rope;
 pub mod sample;
 pub mod schedule;
@@ -26,6 +29,8 @@ pub use clip::{clip, global_norm};
 pub use device::{DeviceName, Place};
 pub use init::normal;
 pub use layers::{Embedding, LayerNorm, Linear, RmsNorm};
+pub use lora::Adapter;
+pub use recompute::Recomputed;
 pub use rope::{Rope, RopeScaling};
 pub use sample::{Choice, choose};
 pub use schedule::{Decay, Schedule};

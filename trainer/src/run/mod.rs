@@ -6,7 +6,9 @@
 //!   data/                  the world: posts, references, comparisons, tokenizer
 //!   metrics.jsonl          one JSON object an update or iteration
 //!   samples.jsonl          prompts and responses with their rewards
-//!   checkpoints/STAGE/     a Hugging Face folder with its card; optimizer.safetensors and state.json beside the weights
+//!   checkpoints/STAGE/     a Hugging Face (or PEFT) folder with its card; optimizer.safetensors and state.json beside the
+//!                          weights
+//!   merged/                on request: the trained adapter worked into the model's weights
 //! ```
 //!
 //! A stage is finished when its checkpoint says so. Interrupted, the online stage goes on from its last checkpoint, and a
@@ -27,6 +29,9 @@ use config::Config;
 use metrics::JsonLines;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+
+/// Folder of the final policy with its adapter worked into the weights.
+const MERGED: &str = "merged";
 
 /// The steps of an experiment, in order. Each reads what the earlier ones wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -233,7 +238,7 @@ fn remove_run(folder: &Path) -> Result<()> {
         let path = path.to_path_buf();
         move |e: std::io::Error| Error::file(path, e)
     };
-    for name in ["data", "checkpoints"] {
+    for name in ["data", "checkpoints", MERGED] {
         let path = folder.join(name);
         if path.is_dir() {
             std::fs::remove_dir_all(&path).map_err(failed(&path))?;

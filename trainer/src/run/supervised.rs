@@ -10,7 +10,6 @@ use crate::algorithm::sft::Sft;
 use crate::algorithm::supervised::Supervised;
 use crate::algorithm::update::{Optimizer, evaluate};
 use crate::data::format::END_OF_TEXT;
-use crate::models::config::DecoderConfig;
 use crate::models::reward::{Kind, RewardConfig, RewardModel};
 use crate::models::tokenizer::Tokenizer;
 use crate::models::{hf, parameters};
@@ -45,11 +44,11 @@ impl Run {
     /// Next-token prediction on the corpus, from random weights.
     pub(super) fn pretrain(&mut self, watch: &mut Watch<'_>) -> Result<()> {
         let tokenizer = self.tokenizer()?;
-        let config = self.shape(tokenizer.vocab_len());
+        let config = self.config.decoder(tokenizer.vocab_len());
         let store = parameters::initial(&config, &self.streams, self.place.dtype, &self.place.device)?;
         let sampling = Sampling { temperature: Temperature::ONE, ..self.sampling(&tokenizer)? };
         let mut world = Text::policy(config, store, tokenizer, sampling)?;
-        let longest = self.longest();
+        let longest = self.config.longest();
         let documents = tiny::corpus(self.config.seed, self.config.world.corpus as u64);
         let texts = documents.map(|text| text + END_OF_TEXT).enumerate();
         let data = texts.map(|(row, text)| whole_text(&world, row, &text, longest)).collect::<Result<Vec<_>>>()?;
@@ -155,8 +154,9 @@ impl Run {
     fn reference_texts(&self, split: &str, world: &Text, watch: &mut Watch<'_>) -> Result<Vec<Group<Response>>> {
         let rows = self.references(split, world.tokenizer(), watch)?;
         let texts = rows.iter().map(|r| format!("{}{}", r.query, r.reference_response)).enumerate();
-        let groups =
-            texts.map(|(row, text)| whole_text(world, row, &text, self.longest())).collect::<Result<Vec<_>>>()?;
+        let groups = texts
+            .map(|(row, text)| whole_text(world, row, &text, self.config.longest()))
+            .collect::<Result<Vec<_>>>()?;
         Ok(groups.into_iter().flatten().collect())
     }
 
@@ -173,17 +173,6 @@ impl Run {
         let online = &self.config.online;
         let temperature = Temperature::new(online.temperature)?;
         Ok(Sampling { temperature, response_length: online.response_length, eos: tokenizer.eos()? })
-    }
-
-    /// Longest text the models see, tokens.
-    fn longest(&self) -> usize {
-        self.config.world.prompt_length + self.config.online.response_length
-    }
-
-    fn shape(&self, vocab: usize) -> DecoderConfig {
-        let m = &self.config.model;
-        let neox = DecoderConfig::neox(vocab, m.hidden, m.layers, m.heads, 2 * self.longest());
-        DecoderConfig { inner: m.intermediate, ..neox }
     }
 }
 

@@ -4,6 +4,7 @@
 //! read here.
 
 pub mod lm;
+mod lora;
 mod optim;
 pub mod rm;
 
@@ -23,7 +24,7 @@ pub fn run_case(case: &Path, out: &Path, device: &Device) -> Result<()> {
     if case.is_file() {
         return Err(Error::file(
             case,
-            "cases of a json file are not supported (expected the folder of an lm or rm case)",
+            "cases of a json file are not supported (expected the folder of an lm, lora or rm case)",
         ));
     }
     if case.join(optim::FILE).is_file() {
@@ -32,10 +33,11 @@ pub fn run_case(case: &Path, out: &Path, device: &Device) -> Result<()> {
     let inputs = Inputs::open(case, device)?;
     match inputs.json["kind"].as_str() {
         Some("causal_lm") => lm::run(case, &inputs, out),
+        Some("lora") => lora::run(case, &inputs, out),
         Some("tldr_scalar") => rm::run_scalar(case, &inputs, out),
         Some("llama_seqcls" | "starling" | "armorm") => rm::run(case, &inputs, out),
         kind => {
-            let known = "causal_lm, tldr_scalar, llama_seqcls, starling or armorm";
+            let known = "causal_lm, lora, tldr_scalar, llama_seqcls, starling or armorm";
             let what = format!("{} is not supported (expected {known})", kind.unwrap_or("missing"));
             Err(Error::field(&inputs.file, "kind", what))
         }
@@ -149,6 +151,19 @@ pub(crate) fn batch_of(ids: &[i64], columns: usize, pad: i64, fill: i64) -> Resu
 /// Integers as the tensor the judge compares.
 pub(crate) fn integers(values: impl IntoIterator<Item = i64>, shape: &[usize]) -> Result<Tensor> {
     Ok(Tensor::from_vec(values.into_iter().collect::<Vec<i64>>(), shape, &Device::Cpu)?)
+}
+
+/// `values` where `live`, one after the other, 0 elsewhere.
+pub(crate) fn scattered(values: &Tensor, live: &[bool]) -> Result<Vec<f32>> {
+    let mut all = vec![0.0; live.len()];
+    let places = all.iter_mut().zip(live).filter(|(_, live)| **live);
+    places.zip(values.to_vec1::<f32>()?).for_each(|((place, _), value)| *place = value);
+    Ok(all)
+}
+
+/// The sum of each row of `width`, in f64, rounded once.
+pub(crate) fn row_sums(rows: &[f32], width: usize) -> Vec<f32> {
+    rows.chunks_exact(width.max(1)).map(|row| row.iter().map(|&x| f64::from(x)).sum::<f64>() as f32).collect()
 }
 
 /// Writes `got.safetensors` and `got.json`.
