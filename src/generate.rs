@@ -8,7 +8,7 @@ use output::Output;
 use prompts::Prompt;
 use rebel_trainer::Error;
 use rebel_trainer::models::{
-    Completion, DecoderConfig, Event, Generation, GenerationDefaults, Tokenizer, generate_observed, hf, hub,
+    Completion, DecoderConfig, Event, Generation, GenerationDefaults, Tokenizer, generate_observed, hf, hub, peft,
     prompt_fault,
 };
 use rebel_trainer::nn::device::Place;
@@ -31,19 +31,27 @@ generation_config.json.
 Examples:
   rebel generate --model models/sft --prompt \"TL;DR:\"
   rebel generate --model models/sft --prompt \"Once\" --samples 4 --temperature 0.7 --top-p 0.9
+  rebel generate --model meta-llama/Meta-Llama-3-8B-Instruct --chat --prompt \"Who was Ada Lovelace?\"
   rebel generate --model models/sft --file prompts.jsonl --json --out completions.jsonl
   echo \"A line\" | rebel generate --model models/sft --prompt - --greedy"
 )]
 pub struct Arguments {
-    /// Folder of a language model, or org/name in the local Hugging Face cache
+    /// Folder of a language model or of an adapter, or org/name in the local Hugging Face cache
     #[arg(long, value_name = "DIR")]
     model: String,
+    /// Folder of a PEFT adapter for it, or its name in that cache
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<String>,
     /// A prompt; can be given several times; - reads one from standard input
     #[arg(long, value_name = "TEXT", group = "from")]
     prompt: Vec<String>,
-    /// Prompts: each line of a text file, or each object of a .jsonl file by its "prompt", or "query"
+    /// Prompts: each line of a text file, or each object of a .jsonl file by its "prompt", "query" or (with --chat)
+    /// "messages"
     #[arg(long, value_name = "FILE", group = "from")]
     file: Option<PathBuf>,
+    /// Put each prompt into the folder's chat template, as what the user says
+    #[arg(long)]
+    chat: bool,
     /// Completions of each prompt
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
     samples: usize,
@@ -151,16 +159,23 @@ impl Settings {
 /// Runs it; `true` when done.
 pub fn run(arguments: &Arguments, place: &Place) -> Result<bool> {
     let folder = hub::folder(&arguments.model)?;
-    let config = hf::config(&folder)?;
+    let adapter = arguments.adapter.as_deref().map(hub::folder).transpose()?;
     let tokenizer = Tokenizer::load(&folder)?;
     let defaults = GenerationDefaults::load(&folder)?;
-    let prompts = prompts::read(arguments, &tokenizer, &config)?;
+    // before the weights, which may take a while
+    let mut prompts = prompts::read(arguments, &folder, &tokenizer)?;
+    let (config, store, lora) = match &adapter {
+        Some(adapter) => peft::open(adapter, Some(&folder), place.dtype, &place.device)?,
+        None => peft::open(&folder, None, place.dtype, &place.device)?,
+    };
+    // an empty prompt asks for a text from its beginning
+    prompts.iter_mut().filter(|p| p.ids.is_empty()).for_each(|p| p.ids.extend(config.bos));
     let settings = Settings::resolve(arguments, &defaults, &config, &tokenizer, &prompts)?;
     for prompt in &prompts {
         check(prompt, &config, settings.max_new, &folder)?;
     }
-    let (config, store) = hf::load(&folder, place.dtype, &place.device)?;
-    let decoder = hf::decoder(&config, &store.detached())?.detached();
+    let store = if lora.is_some() { store.merged()? } else { store };
+    let decoder = hf::decoder(&config, &store)?.detached();
     if std::io::stderr().is_terminal() {
         eprintln!("rebel: {}", settings.in_words());
         if !defaults.ignored.is_empty() {

@@ -2,21 +2,28 @@
 
 use assert_cmd::Command;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use tempfile::TempDir;
+
+fn vectors(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/hf").join(name)
+}
+
+/// Adds the files of the folders of vectors `names` to `folder`.
+fn add(folder: &Path, names: &[&str]) {
+    for name in names {
+        for entry in std::fs::read_dir(vectors(name)).unwrap() {
+            let from = entry.unwrap().path();
+            std::fs::copy(&from, folder.join(from.file_name().unwrap())).unwrap();
+        }
+    }
+}
 
 /// A tiny GPT-NeoX with its tokenizer; `settings` is its `generation_config.json`.
 fn model(settings: &Value) -> TempDir {
     let folder = TempDir::new().unwrap();
-    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/hf");
-    for file in ["lm/neox_bin/config.json", "lm/neox_bin/pytorch_model.bin", "tok/neox/tokenizer.json"]
-        .into_iter()
-        .chain(["tok/neox/tokenizer_config.json", "tok/neox/special_tokens_map.json"])
-    {
-        let from = vectors.join(file);
-        std::fs::copy(&from, folder.path().join(from.file_name().unwrap())).unwrap();
-    }
+    add(folder.path(), &["lm/neox_bin", "tok/neox"]);
     std::fs::write(folder.path().join("generation_config.json"), settings.to_string()).unwrap();
     folder
 }
@@ -161,6 +168,49 @@ fn a_folders_defaults_hold_until_a_flag_says_otherwise() {
 }
 
 #[test]
+fn chat_puts_what_the_user_says_into_the_template() {
+    let folder = model(&json!({}));
+    let template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
+    std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
+    let rest = ["--greedy", "--max-new", "6", "--json"];
+    let tokens = |arguments: &[&str]| {
+        let printed = printed(&generate(folder.path(), &[arguments, &rest].concat()));
+        rows(&printed)[0]["tokens"].clone()
+    };
+    let plain = tokens(&["--prompt", "<user>Hello\n<assistant>"]);
+    assert_eq!(tokens(&["--chat", "--prompt", "Hello"]), plain);
+    let file = folder.path().join("rows.jsonl");
+    std::fs::write(&file, "{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}\n").unwrap();
+    assert_eq!(tokens(&["--chat", "--file", file.to_str().unwrap()]), plain);
+    assert_ne!(tokens(&["--prompt", "Hello"]), plain);
+}
+
+/// Merged by `rebel convert`, the adapter is a model of its own that says the same.
+#[test]
+fn an_adapter_speaks_as_the_model_it_is_merged_into_and_another_models_is_refused() {
+    let (base, merged, other) = (TempDir::new().unwrap(), TempDir::new().unwrap(), TempDir::new().unwrap());
+    add(base.path(), &["lm/neox_sequential", "tok/neox"]);
+    add(other.path(), &["lm/llama3_bf16", "tok/neox"]);
+    let adapter = vectors("lora/neox_all_linear");
+    let to = merged.path().join("model");
+    let converted = Command::new(env!("CARGO_BIN_EXE_rebel")).arg("convert").args([&adapter, &to]).output().unwrap();
+    printed(&converted);
+    add(&to, &["tok/neox"]);
+    let rest = ["--prompt", "It was", "--greedy", "--max-new", "12", "--json"];
+    let run = |model: &Path, more: &[&str]| {
+        let rows = rows(&printed(&generate(model, &[&rest, more].concat())));
+        (rows[0]["tokens"].clone(), rows[0]["logprob"].as_f64().unwrap())
+    };
+    let with = ["--adapter", adapter.to_str().unwrap()];
+    let (adapted, whole, plain) = (run(base.path(), &with), run(&to, &[]), run(base.path(), &[]));
+    assert_eq!(adapted.0, whole.0);
+    assert!((adapted.1 - whole.1).abs() < 1e-4 && (adapted.1 - plain.1).abs() > 1e-3);
+    let refused = generate(other.path(), &[&rest[..], &with].concat());
+    let said = text(&refused.stderr);
+    assert!(refused.status.code() == Some(1) && said.contains("adapter_"), "{said}");
+}
+
+#[test]
 fn bad_input_is_one_line_and_an_exit_code() {
     let folder = model(&json!({}));
     let at = |name: &str, content: &str| {
@@ -171,7 +221,8 @@ fn bad_input_is_one_line_and_an_exit_code() {
     let long = "word ".repeat(2100);
     let (empty, array) = (at("empty.txt", "\n"), at("array.jsonl", "{\"prompt\": \"a\"}\n[1]\n"));
     let (number, nothing) = (at("number.jsonl", "{\"prompt\": 3}\n"), at("nothing.jsonl", "{\"text\": \"a\"}\n"));
-    let cases: [(&[&str], i32, &str); 10] = [
+    let talk = at("talk.jsonl", "{\"messages\": [{\"role\": \"user\"}]}\n");
+    let cases: [(&[&str], i32, &str); 12] = [
         (&["--prompt", &long], 1, "(expected at most max_position_embeddings 2048)"),
         (&["--prompt", "a", "--max-new", "9999"], 1, "--prompt 0: has 1 tokens, 10000 with 9999 new ones"),
         (&["--prompt", "a", "--temperature", "0"], 2, "--temperature: 0 (expected a number above 0"),
@@ -181,6 +232,8 @@ fn bad_input_is_one_line_and_an_exit_code() {
         (&["--file", &array], 1, "array.jsonl:2: is not a JSON object"),
         (&["--file", &number], 1, "number.jsonl:1: prompt: is not usable (expected a text)"),
         (&["--file", &nothing], 1, "nothing.jsonl:1: prompt: is missing"),
+        (&["--file", &talk], 1, "talk.jsonl:1: messages: is not usable"),
+        (&["--prompt", "a", "--chat"], 1, "has no chat template"),
         (&["--prompt", "a", "--out", "nowhere/at/all"], 1, "nowhere/at/all: No such file"),
     ];
     for (arguments, code, part) in cases {

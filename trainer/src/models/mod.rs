@@ -4,7 +4,7 @@
 //! [`reward`] puts a reward head on it; [`mod@generate`] samples from it; [`hf`] reads and writes folders, [`hub`] finds
 //! them by name in the local cache, [`mod@convert`] writes them anew ([`tensors`], [`pickle`] and [`shards`] are their weights,
 //! [`card`] their description), [`peft`] adapters, and [`trained`] says what of a model is trained; [`tokenizer`] turns text
-//! into ids, [`chat`] chats into text.
+//! into ids and [`text_stream`] ids into text as they come, [`chat`] chats into text.
 
 pub mod batch;
 mod block;
