@@ -16,6 +16,7 @@ mod figures;
 mod generate;
 mod progress;
 mod reproduce;
+mod score;
 mod train;
 mod vectors;
 mod verify;
@@ -43,6 +44,7 @@ Examples:
   rebel train --preset tldr-tiny --seed 2 --name second
   rebel train --preset tldr-tiny --set online.eta=0.5 --dry-run
   rebel generate --model runs/tldr-tiny/checkpoints/online --prompt 'SUBREDDIT: r/cats'
+  rebel score --model runs/tldr-tiny/checkpoints/reward samples.jsonl
   rebel figures --run runs/tldr-tiny
   rebel convert EleutherAI/pythia-160m models/pythia --dtype bf16
 
@@ -81,6 +83,8 @@ enum Command {
     Train(train::Arguments),
     /// Continue prompts with a language model
     Generate(generate::Arguments),
+    /// Score answers that are already there: log-probabilities by a policy, rewards by a reward model
+    Score(score::Arguments),
     /// Draw figures from finished runs, and those of the theory
     Figures(figures::Arguments),
     /// Write a model's folder anew: another type of weights, other files
@@ -145,6 +149,7 @@ fn main() -> ExitCode {
         Command::Verify(a) => verify::run(&a),
         Command::Train(a) => train::run(&a, &place()?),
         Command::Generate(a) => generate::run(&a, &place()?),
+        Command::Score(a) => score::run(&a, &place()?),
         Command::Figures(a) => figures::run(&a),
         Command::Convert(a) => convert::run(&a),
         Command::Vectors(a) => vectors::run(&a, &place()?),

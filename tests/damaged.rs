@@ -234,6 +234,13 @@ fn damages(sources: &[PathBuf]) -> Vec<Damage> {
             put(source, "pytorch_model.bin", bytes, format!("{what} from the end"));
         }
         put(source, "pytorch_model.bin", [&weights[..], &weights[..end / 2]].concat(), "half again behind it".into());
+        // Members that say they are compressed, to be blown up by whoever believes it.
+        let mut packed = weights.clone();
+        for at in (0..end - 46).filter(|&at| weights[at..].starts_with(b"PK\x01\x02")) {
+            packed[at + 10] = 8;
+            packed[at + 24..at + 28].copy_from_slice(&0xffff_fff0u32.to_le_bytes());
+        }
+        put(source, "pytorch_model.bin", packed, "a bomb".into());
     }
     for (source, file) in [(0, "config.json"), (0, "model-00002-of-00003.safetensors"), (1, "pytorch_model.bin")] {
         all.push(Damage { source, file, bytes: None, what: "missing".into() });

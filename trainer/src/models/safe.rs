@@ -74,6 +74,11 @@ impl Safe {
         self.entries.iter().map(|(name, entry)| (name.as_str(), entry.info.clone()))
     }
 
+    /// Type and shape of one tensor.
+    pub fn info(&self, name: &str) -> Option<Info> {
+        self.entries.get(name).map(|entry| entry.info.clone())
+    }
+
     /// The bytes of one tensor, in the type it is stored in, row by row.
     pub fn bytes(&self, name: &str) -> Result<Vec<u8>> {
         let entry = self.entries.get(name).ok_or_else(|| Error::field(&self.path, name, "no such tensor"))?;

@@ -86,8 +86,8 @@ impl Weights {
     /// Reads one tensor, in the dtype it is stored in. Fails, naming it, when it is absent.
     pub fn read(&self, name: &str) -> Result<Tensor> {
         let info = match self {
-            Self::Safe(safe) => safe.infos().find(|(n, _)| *n == name).map(|(_, info)| info),
-            Self::Pickled(pickle) => pickle.infos().find(|(n, _)| *n == name).map(|(_, info)| info),
+            Self::Safe(safe) => safe.info(name),
+            Self::Pickled(pickle) => pickle.info(name),
         };
         let Info { dtype, shape } = info.ok_or_else(|| Error::field(self.path(), name, "no such tensor"))?;
         Ok(Tensor::from_raw_buffer(&self.bytes(name)?, dtype, &shape, &Device::Cpu)?)

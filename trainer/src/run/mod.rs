@@ -6,13 +6,15 @@
 //!   data/                  the world: posts, references, comparisons, tokenizer
 //!   metrics.jsonl          one JSON object an update or iteration
 //!   samples.jsonl          prompts and responses with their rewards
-//!   checkpoints/STAGE/     a Hugging Face (or PEFT) folder, with optimizer.safetensors and state.json beside the weights
+//!   checkpoints/STAGE/     a Hugging Face (or PEFT) folder with its card; optimizer.safetensors and state.json beside the
+//!                          weights
 //!   merged/                on request: the trained adapter worked into the model's weights
 //! ```
 //!
 //! A stage is finished when its checkpoint says so. Interrupted, the online stage goes on from its last checkpoint, and a
 //! supervised one, which is short, starts again; either way the run ends with the bytes of an uninterrupted one.
 
+mod card;
 pub mod checkpoint;
 pub mod config;
 pub mod metrics;

@@ -118,7 +118,7 @@ impl Run {
             }
             if last || done % o.checkpoint_every == 0 {
                 let state = self.state(Stage::Online, done, last, score.queries())?;
-                checkpoint::save(&at, &world, &optimizer, &state)?;
+                checkpoint::save(&at, &world, &optimizer, &state, &self.card(Stage::Online, &state))?;
             }
         }
         Ok(())

@@ -147,7 +147,7 @@ impl Run {
             world.set_shift(shift)?;
         }
         let state = self.state(stage, settings.updates, true, 0)?;
-        checkpoint::save(&self.checkpoint(stage), world, &optimizer, &state)
+        checkpoint::save(&self.checkpoint(stage), world, &optimizer, &state, &self.card(stage, &state))
     }
 
     /// Prompts with their references as texts to learn whole.

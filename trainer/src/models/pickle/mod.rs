@@ -78,6 +78,11 @@ impl Pickle {
         self.tensors.iter().map(|(name, Stored { place, .. })| (name.as_str(), place.info()))
     }
 
+    /// Type and shape of one tensor.
+    pub fn info(&self, name: &str) -> Option<Info> {
+        self.tensors.get(name).map(|stored| stored.place.info())
+    }
+
     /// The bytes of one tensor, in the type it is stored in, row by row.
     pub fn bytes(&self, name: &str) -> Result<Vec<u8>> {
         let Stored { storage, place } =

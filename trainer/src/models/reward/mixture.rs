@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use candle_core::{D, Tensor};
 
-use super::widened;
 use crate::models::batch::TokenBatch;
+use crate::nn::layers::widened;
 use crate::nn::{Linear, Store};
 use crate::{Error, Result};
 
