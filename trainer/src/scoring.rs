@@ -21,9 +21,9 @@ const PAD: u32 = 0;
 #[derive(Debug)]
 pub enum Scorer {
     /// Gives log-probabilities.
-    Policy(Policy),
+    Policy(Box<Policy>),
     /// Gives rewards.
-    Reward(LearnedReward),
+    Reward(Box<LearnedReward>),
 }
 
 /// A language model with its tokenizer and, where it has one, its chat template.
@@ -74,10 +74,10 @@ impl Scorer {
         if reward::folder::is_reward_model(folder)? {
             return match temperature {
                 Some(_) => Err(Error::Usage(format!("--temperature: {}: a reward model has none", folder.display()))),
-                None => Ok(Self::Reward(LearnedReward::load(folder, place)?)),
+                None => Ok(Self::Reward(Box::new(LearnedReward::load(folder, place)?))),
             };
         }
-        Ok(Self::Policy(Policy::load(folder, temperature.unwrap_or(Temperature::ONE), place)?))
+        Ok(Self::Policy(Box::new(Policy::load(folder, temperature.unwrap_or(Temperature::ONE), place)?)))
     }
 
     /// What it gives, as progress calls it.
@@ -167,6 +167,7 @@ impl Policy {
     fn load(folder: &Path, temperature: Temperature, place: &Place) -> Result<Self> {
         let (config, store) = hf::load(folder, place.dtype, &place.device)?;
         let tokenizer = Tokenizer::load(folder)?;
+        tokenizer.check_vocabulary(config.vocab)?;
         let ends = config.eos.iter().copied().chain(tokenizer.eos().ok()).collect();
         Ok(Self {
             decoder: hf::decoder(&config, &store)?.detached(),
