@@ -222,7 +222,7 @@ fn templates_are_found_in_every_file_that_holds_them() {
     assert_eq!(load(&[config(json!({"default": "d"}))]), Ok(Some("d".into())));
     assert_eq!(load(&[config("c".into()), ("chat_template.jinja", "j\n".into())]), Ok(Some("j".into())));
     let legacy = ("chat_template.json", json!({"chat_template": "l"}).to_string());
-    assert_eq!(load(&[legacy.clone()]), Ok(Some("l".into())));
+    assert_eq!(load(std::slice::from_ref(&legacy)), Ok(Some("l".into())));
     assert_eq!(load(&[legacy, config("c".into())]), Ok(Some("c".into())));
     for (files, what) in [
         (vec![config(named("other"))], "chat_template: none is called default (there are: tool_use, other)"),
