@@ -25,6 +25,7 @@ pub mod tensors;
 mod token_names;
 pub mod tokenizer;
 mod tokenizer_json;
+mod tokenizer_train;
 
 pub use batch::{KvCache, TokenBatch};
 pub use config::{DecoderConfig, Family};
