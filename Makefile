@@ -9,7 +9,7 @@ FEATURES = $(shell pkg-config --exists openblas 2>/dev/null && echo --features l
 CARGO_FLAGS = --release --workspace $(FEATURES)
 BIN = $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help reproduce test doc notebooks notebook-outputs bench install system kernel
+.PHONY: help reproduce test doc notebooks notebook-outputs bench check-python check-cuda install system kernel
 
 help:
 	@echo "make reproduce         build, then run every experiment in its short form (runs/, figures/out/)"
@@ -18,6 +18,9 @@ help:
 	@echo "make notebooks         install Jupyter and the Rust kernel into .venv, and open the course in a browser"
 	@echo "make notebook-outputs  run the notebooks and put their outputs into the files"
 	@echo "make bench             the theory's workloads beside NumPy's, alternating on one thread (ROUNDS=7)"
+	@echo "make bench BENCH=memory  bytes that training takes, by what of a model is trained"
+	@echo "make check-python      what we save, loaded in transformers and peft (PYTHON= names a Python that has them)"
+	@echo "make check-cuda        build the program with CUDA, on any machine (docs/cuda.md; minutes the first time)"
 	@echo "make install           put the program where cargo install puts programs"
 
 reproduce: system
@@ -41,15 +44,27 @@ notebooks: system .venv/lab.done kernel
 notebook-outputs: kernel
 	@.venv/bin/python notebooks/check_notebook.py --write notebooks/*.ipynb
 
-# BENCH names the workloads; the theory's are the ones there are. WRITE=1 also rewrites the committed numbers.
+# BENCH names the workloads: theory or memory. WRITE=1 also rewrites the committed numbers.
 BENCH = theory
 ROUNDS = 7
-bench: system .venv/bench-$(BENCH).done
+PEER = $(if $(wildcard $(BENCH)/benches/requirements.txt),.venv/bench-$(BENCH).done)
+bench: system $(PEER)
 	@echo "== build"
 	@cargo bench $(subst --release,,$(CARGO_FLAGS)) --bench $(BENCH) --no-run
-	@echo "== $(BENCH) beside its peer"
-	@.venv/bin/python scripts/bench.py --cargo-flags="$(CARGO_FLAGS)" --rounds $(ROUNDS) \
+	@echo "== $(BENCH)$(if $(PEER), beside its peer)"
+	@$(if $(PEER),.venv/bin/python,python3) scripts/bench.py $(BENCH) --cargo-flags="$(CARGO_FLAGS)" --rounds $(ROUNDS) \
 	  $(if $(WRITE),--write figures/data/bench_$(BENCH).json)
+
+# PYTHON is one with torch, transformers, peft and pyyaml; VECTORS a folder of models as in tests/vectors/hf.
+PYTHON = python3
+VECTORS = tests/vectors/hf
+check-python: system
+	@cargo build $(CARGO_FLAGS)
+	@$(PYTHON) scripts/check_python.py --rebel $(BIN)/rebel --vectors $(VECTORS)
+
+check-cuda:
+	@scripts/cuda/build.sh build --release --locked --features cuda
+	@echo "== $(or $(CARGO_TARGET_DIR),target)/cuda/build/release/rebel"
 
 install:
 	@cargo install --path . --profile dist --locked

@@ -1,10 +1,12 @@
-"""Measures the theory's workloads against NumPy: both sides on one thread, alternating in one run, medians and ratios.
+"""Measures the theory's workloads against NumPy, or the memory that training takes.
 
-    make bench                       # prints the table
+    make bench                       # the theory beside NumPy: prints the table
     make bench WRITE=1 ROUNDS=15     # and rewrites figures/data/bench_theory.json
+    make bench BENCH=memory WRITE=1  # bytes of an update, by what is trained; rewrites figures/data/bench_memory.json
 
-Only the ratios count: on another machine, or beside another program, both sides change. The exit status is 1 if a workload
-misses its target.
+theory: both sides on one thread, alternating in one run, medians and ratios. Only the ratios count: on another machine, or
+beside another program, both sides change. The exit status is 1 if a workload misses its target.
+memory: bytes counted by the allocator, the same on every run.
 """
 import argparse
 import datetime
@@ -106,8 +108,39 @@ def summary(seconds):
     return rows
 
 
+def write(path, command, more, rows):
+    """The numbers with how they were made."""
+    record = {
+        "command": command,
+        "commit": commit(),
+        "machine": f"{processor()}, {os.cpu_count()} cores",
+        "date": datetime.date.today().isoformat(),
+        **more,
+        "data": rows,
+    }
+    path.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def memory(flags, path):
+    """Bytes of an update in each mode."""
+    command = ["cargo", "bench", "--quiet", *flags, "--bench", "memory", "--", "--json"]
+    run = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    if run.returncode:
+        sys.exit(f"bench: {' '.join(command)}: ended with status {run.returncode}")
+    rows = json.loads(run.stdout)
+    print("One REBEL update of 4 pairs of 128 tokens, 3 million parameters, f32; bytes counted by the allocator, MiB.")
+    print(f"{'trained':32} {'recomputed':>10} {'weights':>9} {'held':>9} {'peak':>9} {'all tracked':>12}")
+    for row in rows:
+        mib = [row[key] / 2**20 for key in ("weights_bytes", "held_bytes", "peak_bytes", "peak_bytes_tracked")]
+        print(f"{row['trained']:32} {'yes' if row['recompute'] else 'no':>10} {mib[0]:9.1f} {mib[1]:9.1f} {mib[2]:9.1f} {mib[3]:12.1f}")
+    print("held: weights, reference and moments between updates; all tracked: the peak of a graph that makes every gradient.")
+    if path:
+        write(path, "make bench BENCH=memory WRITE=1", {"threads": 1}, rows)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("bench", nargs="?", default="theory", choices=["theory", "memory"])
     parser.add_argument("--cargo-flags", default="--workspace", help="flags of cargo, as the Makefile has them")
     parser.add_argument("--python", default=str(ROOT / ".venv/bin/python"), help="a Python that has NumPy")
     parser.add_argument("--rounds", type=int, default=7)
@@ -118,6 +151,8 @@ def main():
 
     # cargo's bench profile is the release profile; it knows no --release.
     flags = [flag for flag in arguments.cargo_flags.split() if flag != "--release"]
+    if arguments.bench == "memory":
+        return memory(flags, arguments.write)
     ours = Side(["cargo", "bench", "--quiet", *flags, "--bench", "theory", "--", "--serve"])
     peer = lambda workload: Side([arguments.python, "theory/benches/peer_numpy.py", workload])
     version, seconds = measure(ours, peer, arguments.rounds)
@@ -132,17 +167,8 @@ def main():
         print(f"{row['workload']:20} {row['ours_s'] * 1e3:10.2f} {row['numpy_s'] * 1e3:10.2f} {row['ratio']:7.1f} "
               f"{spread:>15} {row['ratio_again']:7.1f} {row['target']:6d}x  {row['what']}")
     if arguments.write:
-        record = {
-            "command": f"make bench WRITE=1 ROUNDS={arguments.rounds}",
-            "commit": commit(),
-            "machine": f"{processor()}, {os.cpu_count()} cores",
-            "date": datetime.date.today().isoformat(),
-            "numpy": version,
-            "threads": 1,
-            "rounds": arguments.rounds,
-            "data": rows,
-        }
-        arguments.write.write_text(json.dumps(record, indent=2) + "\n")
+        command = f"make bench WRITE=1 ROUNDS={arguments.rounds}"
+        write(arguments.write, command, {"numpy": version, "threads": 1, "rounds": arguments.rounds}, rows)
     sys.exit(any(row["ratio"] < row["target"] for row in rows))
 
 

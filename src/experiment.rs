@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use rebel_figures::{Provenance, Written};
 use rebel_theory::statistics::mean_interval;
 use rebel_trainer::files;
+use rebel_trainer::nn::Place;
 use rebel_trainer::run::Mode;
 use rebel_trainer::run::config::Config;
 use serde_json::{Value, json};
@@ -31,7 +32,7 @@ pub fn make(root: &Path, out: &Path) -> Result<Vec<Written>> {
         let config = Config::resolve(PRESET, None, &[format!("seed={seed}")])?;
         let folder = PathBuf::from(format!("runs/{PRESET}-seed-{seed}"));
         // never on top of an earlier run: the commit that is recorded must be the one that made all of it
-        train::train(&folder, config, Mode::Overwrite, None)?;
+        train::train(&folder, config, Mode::Overwrite, None, &Place::HOST)?;
         results.push(files::read_json(&folder.join("eval.json"))?);
         runs.push((folder, data.join(NAME).join(format!("seed-{seed}"))));
     }

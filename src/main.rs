@@ -5,15 +5,19 @@ macro_rules! say {
     ($($text:tt)*) => { $crate::say_line(format_args!($($text)*)) };
 }
 
+mod convert;
 mod experiment;
 mod figures;
 mod progress;
 mod reproduce;
+mod score;
 mod train;
 mod vectors;
 mod verify;
 
 use clap::{Parser, Subcommand};
+use rebel_trainer::Error;
+use rebel_trainer::nn::{DType, DeviceName, Place};
 use std::process::ExitCode;
 
 // candle allocates and frees large buffers all the time; this allocator keeps them.
@@ -33,7 +37,9 @@ Examples:
   rebel verify --html claims.html           the same as a page, with formulas and figures
   rebel train --preset tldr-tiny --seed 2 --name second
   rebel train --preset tldr-tiny --set online.eta=0.5 --dry-run
+  rebel score --model runs/tldr-tiny/checkpoints/reward samples.jsonl
   rebel figures --run runs/tldr-tiny
+  rebel convert EleutherAI/pythia-160m models/pythia --dtype bf16
 
 Exit codes:
   0  done, and what was asked holds
@@ -46,6 +52,18 @@ struct Arguments {
     /// Threads to compute with; 0 takes one per core. Results do not depend on it beyond what the README states.
     #[arg(long, global = true, default_value_t = 0, value_name = "N", value_parser = threads)]
     threads: usize,
+    /// Where models run: cpu, cuda (docs/cuda.md) or cuda:N [default: what REBEL_DEVICE says, or cpu]
+    #[arg(long, global = true, value_name = "NAME")]
+    device: Option<DeviceName>,
+    /// Type of the weights of models that are trained, sampled or asked for scores; bf16 is for GPUs
+    #[arg(long, global = true, value_name = "TYPE", default_value = "f32")]
+    precision: Precision,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Precision {
+    F32,
+    Bf16,
 }
 
 #[derive(Subcommand)]
@@ -56,8 +74,12 @@ enum Command {
     Verify(verify::Arguments),
     /// Run an experiment: a preset, or its stages one by one
     Train(train::Arguments),
+    /// Score answers that are already there: log-probabilities by a policy, rewards by a reward model
+    Score(score::Arguments),
     /// Draw figures from finished runs, and those of the theory
     Figures(figures::Arguments),
+    /// Write a model's folder anew: another type of weights, other files
+    Convert(convert::Arguments),
     /// Recompute test vectors, from their inputs alone
     Vectors(vectors::Arguments),
 }
@@ -82,30 +104,48 @@ fn one_line(error: &anyhow::Error) -> String {
     })
 }
 
+/// Opens the device that --device names, or else REBEL_DEVICE.
+fn place(device: Option<DeviceName>, precision: Precision) -> anyhow::Result<Place> {
+    let variable = std::env::var("REBEL_DEVICE").ok().filter(|name| !name.is_empty());
+    let (who, name) = match (device, variable) {
+        (None, Some(text)) => {
+            let name = text.parse().map_err(|what| Error::Usage(format!("REBEL_DEVICE: {text:?}: {what}")))?;
+            ("REBEL_DEVICE", name)
+        }
+        (name, _) => ("--device", name.unwrap_or(DeviceName::Cpu)),
+    };
+    let dtype = match precision {
+        Precision::F32 => DType::F32,
+        Precision::Bf16 => DType::BF16,
+    };
+    let device = name.open().map_err(|error| Error::invalid(format!("{who}: {error}")))?;
+    Ok(Place { device, dtype })
+}
+
 /// A number of threads that a machine could have.
 fn threads(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|&n| n <= 1024).ok_or_else(|| "expected a whole number from 0 to 1024".to_owned())
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let outcome =
-        rebel_trainer::nn::threads::set(arguments.threads).map_err(anyhow::Error::from).and_then(|()| match arguments
-            .command
-        {
-            Command::Reproduce(a) => reproduce::run(&a),
-            Command::Verify(a) => verify::run(&a),
-            Command::Train(a) => train::run(&a),
-            Command::Figures(a) => figures::run(&a),
-            Command::Vectors(a) => vectors::run(&a),
-        });
+    let Arguments { command, threads, device, precision } = Arguments::parse();
+    let place = || place(device, precision);
+    let outcome = rebel_trainer::nn::threads::set(threads).map_err(anyhow::Error::from).and_then(|()| match command {
+        Command::Reproduce(a) => reproduce::run(&a, &place()?),
+        Command::Verify(a) => verify::run(&a),
+        Command::Train(a) => train::run(&a, &place()?),
+        Command::Score(a) => score::run(&a, &place()?),
+        Command::Figures(a) => figures::run(&a),
+        Command::Convert(a) => convert::run(&a),
+        Command::Vectors(a) => vectors::run(&a, &place()?),
+    });
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
             use std::io::Write;
             let _ = writeln!(std::io::stderr(), "rebel: {}", one_line(&error));
-            let usage = matches!(error.downcast_ref(), Some(rebel_trainer::Error::Usage(_)));
+            let usage = matches!(error.downcast_ref(), Some(Error::Usage(_)));
             ExitCode::from(if usage { 2 } else { 1 })
         }
     }

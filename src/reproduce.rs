@@ -3,6 +3,7 @@
 
 use crate::{figures, train, verify};
 use anyhow::Result;
+use rebel_trainer::nn::Place;
 use rebel_trainer::run::Mode;
 use rebel_trainer::run::config::Config;
 use serde_json::Value;
@@ -28,7 +29,7 @@ pub struct Arguments {
 }
 
 /// Runs everything; `true` when every claim came out as stated.
-pub fn run(arguments: &Arguments) -> Result<bool> {
+pub fn run(arguments: &Arguments, place: &Place) -> Result<bool> {
     let began = Instant::now();
     say!("== claims");
     let claims = verify::Arguments {
@@ -57,7 +58,7 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
     if mode == Mode::Resume {
         say!("{} is there already (--overwrite trains it again)", folder.display());
     }
-    train::train(&folder, config, mode, None)?;
+    train::train(&folder, config, mode, None, place)?;
     let training_took = trained.elapsed();
 
     say!("== figures");

@@ -3,6 +3,7 @@
 use crate::progress::Progress;
 use anyhow::Result;
 use rebel_trainer::Error;
+use rebel_trainer::nn::Place;
 use rebel_trainer::run::config::Config;
 use rebel_trainer::run::{Mode, Run, Stage};
 use std::path::{Path, PathBuf};
@@ -71,7 +72,7 @@ impl From<StageName> for Stage {
 }
 
 /// Runs it; `true` when done.
-pub fn run(arguments: &Arguments) -> Result<bool> {
+pub fn run(arguments: &Arguments, place: &Place) -> Result<bool> {
     let mut sets = arguments.sets.clone();
     sets.extend(arguments.algorithm.iter().map(|name| format!("online.algorithm=\"{name}\"")));
     sets.extend(arguments.seed.iter().map(|seed| format!("seed={seed}")));
@@ -98,15 +99,15 @@ pub fn run(arguments: &Arguments) -> Result<bool> {
         _ if !begins => Mode::Resume,
         _ => Mode::New,
     };
-    train(&folder, config, mode, arguments.stage.map(Stage::from))?;
+    train(&folder, config, mode, arguments.stage.map(Stage::from), place)?;
     say!("run: {}", folder.display());
     Ok(true)
 }
 
-/// Trains into `folder`, showing progress.
-pub fn train(folder: &Path, config: Config, mode: Mode, only: Option<Stage>) -> Result<()> {
+/// Trains into `folder`, with models in `place`, showing progress.
+pub fn train(folder: &Path, config: Config, mode: Mode, only: Option<Stage>, place: &Place) -> Result<()> {
     let mut progress = Progress::new();
-    let outcome = Run::open(folder, config, mode).and_then(|mut run| {
+    let outcome = Run::open(folder, config, mode, place).and_then(|mut run| {
         run.stages(only.map_or(Stage::ALL.to_vec(), |stage| vec![stage]), &mut |e| progress.show(e))
     });
     progress.finish();

@@ -90,7 +90,11 @@ fn digest(file: PathBuf) -> String {
 fn same_results(a: &Path, b: &Path) {
     assert_eq!(metrics(a), metrics(b));
     for stage in ["pretrain", "sft", "reward", "online"] {
-        for file in ["model.safetensors", "optimizer.safetensors"] {
+        let weights = match a.join("checkpoints").join(stage).join("adapter_config.json").is_file() {
+            true => "adapter_model.safetensors",
+            false => "model.safetensors",
+        };
+        for file in [weights, "optimizer.safetensors"] {
             let of = |run: &Path| digest(run.join("checkpoints").join(stage).join(file));
             assert_eq!(of(a), of(b), "{stage}/{file}");
         }
@@ -116,11 +120,14 @@ fn two_runs_of_one_seed_write_the_same_bytes_and_another_seed_does_not() {
 #[test]
 fn the_number_of_threads_changes_no_byte() {
     let folder = TempDir::new().unwrap();
-    for threads in ["1", "2", "3"] {
-        succeeded(&train(folder.path(), threads, &["--threads", threads]));
+    for (part, more) in [("full", &[][..]), ("lora", &LORA[..])] {
+        let runs = folder.path().join(part);
+        for threads in ["1", "2", "3"] {
+            succeeded(&train(&runs, threads, &[more, &["--threads", threads]].concat()));
+        }
+        same_results(&runs.join("1"), &runs.join("2"));
+        same_results(&runs.join("1"), &runs.join("3"));
     }
-    same_results(&folder.path().join("1"), &folder.path().join("2"));
-    same_results(&folder.path().join("1"), &folder.path().join("3"));
 }
 
 /// Every tensor of a safetensors file whose name ends in `part`, as numbers.
@@ -186,16 +193,16 @@ fn the_number_of_threads_changes_no_byte_at_the_presets_own_size() {
     same_results(&folder.path().join("1"), &folder.path().join("2"));
 }
 
-#[test]
-fn killed_and_resumed_run_equals_uninterrupted_run_byte_for_byte() {
-    let folder = TempDir::new().unwrap();
-    succeeded(&train(folder.path(), "whole", &[]));
-    for kill_after in [1, 4, 9, 10] {
+/// Kills a run with `more` settings after so many lines of metrics, each time resumes it, and compares it with one that was
+/// left alone.
+fn kill_and_resume(folder: &Path, more: &[&str], kill_after: &[usize]) {
+    succeeded(&train(folder, "whole", more));
+    for &kill_after in kill_after {
         let name = format!("killed-{kill_after}");
-        let run = folder.path().join(&name);
+        let run = folder.join(&name);
         let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_rebel"));
-        child.args(["train", "--name", &name, "--runs"]).arg(folder.path());
-        child.args(SMALL.iter().flat_map(|set| ["--set", set]));
+        child.args(["train", "--name", &name, "--runs"]).arg(folder);
+        child.args(SMALL.iter().flat_map(|set| ["--set", set])).args(more);
         let mut child = child.stderr(std::process::Stdio::null()).spawn().unwrap();
         loop {
             let lines = std::fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |text| text.lines().count());
@@ -206,8 +213,85 @@ fn killed_and_resumed_run_equals_uninterrupted_run_byte_for_byte() {
             }
             assert!(child.try_wait().unwrap().is_none(), "the run ended before it could be killed");
         }
-        succeeded(&train(folder.path(), &name, &["--resume"]));
-        same_results(&folder.path().join("whole"), &run);
+        succeeded(&train(folder, &name, &[more, &["--resume"]].concat()));
+        same_results(&folder.join("whole"), &run);
+    }
+}
+
+#[test]
+fn killed_and_resumed_run_equals_uninterrupted_run_byte_for_byte() {
+    let folder = TempDir::new().unwrap();
+    kill_and_resume(folder.path(), &[], &[1, 4, 9, 10]);
+}
+
+/// Settings that train an adapter on every linear map.
+const LORA: [&str; 6] =
+    ["--set", "train.part=lora", "--set", "train.lora.rank=4", "--set", "train.lora.targets=[\"all-linear\"]"];
+
+#[test]
+fn killed_and_resumed_training_of_an_adapter_and_of_last_blocks_loses_no_byte() {
+    for more in [&LORA[..], &["--set", "train.part=last-blocks", "--set", "train.recompute=true"]] {
+        let folder = TempDir::new().unwrap();
+        kill_and_resume(folder.path(), more, &[8, 10]);
+    }
+}
+
+#[test]
+fn a_trained_adapter_is_a_small_folder_and_merged_it_is_an_ordinary_model() {
+    let folder = TempDir::new().unwrap();
+    succeeded(&train(folder.path(), "run", &[&LORA[..], &["--set", "train.merge=true"]].concat()));
+    let run = folder.path().join("run");
+    let online = run.join("checkpoints/online");
+    assert!(!online.join("model.safetensors").exists() && !online.join("config.json").exists());
+    let adapter: Value =
+        serde_json::from_str(&std::fs::read_to_string(online.join("adapter_config.json")).unwrap()).unwrap();
+    assert_eq!(adapter["base_model_name_or_path"], "../sft");
+    assert_eq!((&adapter["r"], &adapter["lora_alpha"]), (&4.into(), &32.into()));
+    let targets = serde_json::json!(["dense", "dense_4h_to_h", "dense_h_to_4h", "query_key_value"]);
+    assert_eq!(adapter["target_modules"], targets);
+    let up = tensors(online.join("adapter_model.safetensors"), ".lora_B.weight");
+    assert!(up.len() == 8 && up.values().all(|values| values.iter().any(|&x| x != 0.0)), "{:?}", up.keys());
+    assert_eq!(tensors(online.join("optimizer.safetensors"), FIRST).len(), 16);
+    // the reference is the model with the adapter off: at first the policy itself, then what it moves away from
+    let online = metrics(&run).into_iter().filter(|r| r["stage"] == "rebel");
+    let kl: Vec<f64> = online.map(|r| r["objective/kl"].as_f64().unwrap()).collect();
+    assert!(kl[0] == 0.0 && kl[1..].iter().all(|&kl| kl != 0.0), "{kl:?}");
+    // merged: every adapted weight has moved, every other is the base's
+    let (base, merged) = (tensors(run.join("checkpoints/sft/model.safetensors"), ""), run.join("merged"));
+    let mut convert = rebel();
+    convert.arg("convert").arg(run.join("checkpoints/online")).arg(folder.path().join("converted"));
+    succeeded(&convert.output().unwrap());
+    for file in ["model.safetensors", "config.json", "tokenizer.json"] {
+        assert_eq!(digest(folder.path().join("converted").join(file)), digest(merged.join(file)), "{file}");
+    }
+    let moved = tensors(merged.join("model.safetensors"), "");
+    assert!(merged.join("tokenizer.json").is_file() && base.keys().eq(moved.keys()));
+    for (name, values) in &base {
+        let adapted = up.contains_key(&format!("base_model.model.{}", name.replace(".weight", ".lora_B.weight")));
+        assert_eq!(*values != moved[name], adapted, "{name}");
+    }
+}
+
+#[test]
+fn recomputing_blocks_changes_no_byte_of_a_run() {
+    let folder = TempDir::new().unwrap();
+    for (name, recompute) in [("kept", "train.recompute=false"), ("again", "train.recompute=true")] {
+        succeeded(&train(folder.path(), name, &["--set", recompute]));
+    }
+    same_results(&folder.path().join("kept"), &folder.path().join("again"));
+}
+
+#[test]
+fn last_blocks_alone_move() {
+    let folder = TempDir::new().unwrap();
+    succeeded(&train(folder.path(), "run", &["--set", "train.part=last-blocks"]));
+    let weights =
+        |stage: &str| tensors(folder.path().join("run/checkpoints").join(stage).join("model.safetensors"), "");
+    let (before, after) = (weights("sft"), weights("online"));
+    for (name, values) in &before {
+        let last = ["gpt_neox.layers.1.", "gpt_neox.final_layer_norm.", "embed_out."];
+        let trained = last.iter().any(|begin| name.starts_with(begin));
+        assert_eq!(*values != after[name], trained, "{name}");
     }
 }
 

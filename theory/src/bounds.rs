@@ -226,20 +226,12 @@ pub fn off_policy_misfit(
     ((by_second + by_first - 1.0) * eps).sqrt()
 }
 
-/// Self-play with an exact regression (theory 6.1), the duality gap of the average policy:
-///
-/// $$ \mathrm{DG}\le2\Big[\frac{\mathrm{KL}(p\|\pi_0)}{\eta T}+\frac\eta2\Big] $$
-///
-/// `divergence` at most ln|Y| from a uniform start. Its least value over `eta` is $$ 2\sqrt{2\ln|Y|/T} $$.
-pub fn self_play(divergence: f64, eta: f64, steps: usize) -> Bound {
-    Bound { start: divergence / (eta * steps as f64), steps: eta / 2.0, misfit: 0.0 }.times(2.0)
-}
-
 /// Theorem 2 with its constants (theory 6.2), the duality gap of the average policy:
 ///
 /// $$ \mathrm{DG}\le2\Big[\frac{\mathrm{KL}(p\|\pi_0)}{\eta T}+\frac{\eta A^2}2+\sqrt{C\epsilon}\Big] $$
 ///
-/// with the largest constants of any iteration; `C` is the coverage of every response, at least |Y|.
+/// with the largest constants of any iteration; `C` is the coverage of every response, at least |Y|. An exact regression has
+/// eps = 0, and its `A` is at most the largest margin.
 pub fn theorem2(divergence: f64, eta: f64, steps: usize, run: Worst) -> Bound {
     Bound {
         start: divergence / (eta * steps as f64),
@@ -247,11 +239,6 @@ pub fn theorem2(divergence: f64, eta: f64, steps: usize, run: Worst) -> Bound {
         misfit: (run.coverage * run.eps).sqrt(),
     }
     .times(2.0)
-}
-
-/// Theorem 2, sharp: twice [`theorem1_sharp`], its constants measured against the rewards $$ r_t=L\pi_t $$ of each iteration.
-pub fn theorem2_sharp(divergence: f64, eta: f64, run: &[Constants]) -> Bound {
-    theorem1_sharp(divergence, eta, run).times(2.0)
 }
 
 /// Theorem 2 by the paper's route at its step size, $$ 4A\sqrt{\frac{\ln|Y|}T}+4\sqrt{C\epsilon} $$
@@ -319,7 +306,6 @@ mod tests {
         let twice = theorem2_paper(responses, steps, run);
         assert_abs_diff_eq!(twice, 2.0 * theorem1_paper(responses, eta, steps, run).total(), epsilon = 1e-12);
         let best = (2.0 * ln / 50.0).sqrt();
-        assert_abs_diff_eq!(self_play(ln, best, steps).total(), 2.0 * best, epsilon = 1e-12);
         let exact = Worst { amplitude: 1.0, coverage: 4.0, eps: 0.0 };
         assert_abs_diff_eq!(theorem2(ln, best, steps, exact).total(), 2.0 * best, epsilon = 1e-12);
     }

@@ -31,20 +31,44 @@ fn first_line(error: &candle_core::Error) -> String {
     error.to_string().lines().next().unwrap_or_default().to_string()
 }
 
+/// The text with its control characters escaped: what a file says must not break the line, or paint the terminal.
+fn visible(text: String) -> String {
+    match text.contains(char::is_control) {
+        true => text.chars().fold(String::new(), |mut line, c| {
+            match c.is_control() {
+                true => line.extend(c.escape_debug()),
+                false => line.push(c),
+            }
+            line
+        }),
+        false => text,
+    }
+}
+
 impl Error {
     /// A bad `field` of `file`.
     pub fn field(file: impl AsRef<Path>, field: impl Into<String>, what: impl Into<String>) -> Self {
-        Self::Field { file: file.as_ref().into(), field: field.into(), what: what.into() }
+        Self::Field { file: file.as_ref().into(), field: visible(field.into()), what: visible(what.into()) }
     }
 
     /// A `file` that is bad as a whole.
     pub fn file(file: impl AsRef<Path>, what: impl ToString) -> Self {
-        Self::File { file: file.as_ref().into(), what: what.to_string() }
+        Self::File { file: file.as_ref().into(), what: visible(what.to_string()) }
+    }
+
+    /// The same error about a file that is called `to` where it was called `from`, or lies under it.
+    pub(crate) fn moved(mut self, from: &Path, to: &Path) -> Self {
+        if let Self::Field { file, .. } | Self::File { file, .. } = &mut self
+            && let Ok(rest) = file.strip_prefix(from)
+        {
+            *file = if rest.as_os_str().is_empty() { to.into() } else { to.join(rest) };
+        }
+        self
     }
 
     /// A request that cannot be met.
     pub fn invalid(what: impl Into<String>) -> Self {
-        Self::Invalid(what.into())
+        Self::Invalid(visible(what.into()))
     }
 }
 

@@ -89,13 +89,13 @@ fn folder_of(path: &Path) -> &Path {
 /// after `fill` has succeeded and everything is on the disk.
 ///
 /// # Errors
-/// Whatever `fill` fails with; then nothing of it is left.
-pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+/// Whatever `fill` fails with, its files named as they would have been in `path`; then nothing of it is left.
+pub fn write_folder<T>(path: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
     let failed = |e: std::io::Error| Error::file(path, e);
     let above = folder_of(path);
     std::fs::create_dir_all(above).map_err(failed)?;
     let partial = tempfile::Builder::new().prefix(".partial-").tempdir_in(above).map_err(failed)?; // removed when dropped
-    fill(partial.path())?;
+    let made = fill(partial.path()).map_err(|error| error.moved(partial.path(), path))?;
     for entry in std::fs::read_dir(partial.path()).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         File::open(entry.path()).and_then(|f| f.sync_all()).map_err(|e| Error::file(entry.path(), e))?;
@@ -121,7 +121,8 @@ pub fn write_folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Resu
         return Err(failed(error));
     }
     let _ = partial.keep(); // its name is gone: nothing to remove
-    File::open(above).and_then(|f| f.sync_all()).map_err(failed)
+    File::open(above).and_then(|f| f.sync_all()).map_err(failed)?;
+    Ok(made)
 }
 
 /// Puts right what a process that was killed inside [`write_folder`] left in `above`: a folder that had stepped aside
@@ -194,8 +195,9 @@ mod tests {
         write_folder(&path, put("one")).unwrap();
         write_folder(&path, put("two")).unwrap();
         assert_eq!(std::fs::read(path.join("weights")).unwrap(), b"two");
-        let fails = |at: &Path| put("three")(at).and(Err(Error::invalid("no")));
-        assert!(write_folder(&path, fails).is_err());
+        let fails = |at: &Path| put("three")(at).and(Err::<(), _>(Error::file(at.join("weights"), "no")));
+        let error = write_folder(&path, fails).unwrap_err().to_string();
+        assert_eq!(error, format!("{}: no", path.join("weights").display()));
         assert_eq!(std::fs::read(path.join("weights")).unwrap(), b"two");
         assert_eq!(names(folder.path()), ["model"]);
     }

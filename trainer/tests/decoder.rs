@@ -1,65 +1,13 @@
 //! The decoder as its users meet it, in every family: gradients reach what they should, padding and cache change nothing,
 //! samples carry the scorer's log-probabilities, folders survive a round trip.
 
+mod shared;
+
 use candle_core::{DType, Device, Tensor};
 use rand::RngCore;
-use rebel_trainer::models::{
-    DecoderConfig, Family, Generation, ScalarModel, TokenBatch,
-    config::{Activation, Residual, Window},
-    generate, hf, parameters, scalar,
-};
-use rebel_trainer::nn::{Choice, Purpose, Rope, RopeScaling, Store, Streams, Temperature};
-
-fn config() -> DecoderConfig {
-    // Nothing is a multiple of 8, and every component of a head is rotated.
-    let neox = DecoderConfig::neox(37, 18, 2, 3, 64);
-    DecoderConfig { rope: Rope { dims: 6, ..neox.rope }, init_std: 0.3, ..neox }
-}
-
-/// A decoder of each family: keys for three query heads and for all of them, heads wider than their share of the stream,
-/// windows shorter than the rows, in all layers and in the last.
-fn families() -> Vec<DecoderConfig> {
-    let scaling = RopeScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 16 };
-    let llama = DecoderConfig {
-        family: Family::Llama,
-        inner: 29,
-        heads: 6,
-        kv_heads: 2,
-        head_dim: 6,
-        rope: Rope { dims: 6, theta: 500_000.0, scaling },
-        residual: Residual::Sequential,
-        activation: Activation::Silu,
-        eos: vec![0, 5],
-        ..config()
-    };
-    let rope = Rope { scaling: RopeScaling::None, ..llama.rope };
-    let mistral = DecoderConfig {
-        family: Family::Mistral,
-        kv_heads: 1,
-        rope,
-        window: Some(Window { tokens: 5, from_layer: 0 }),
-        attention_bias: false,
-        mlp_bias: false,
-        ..llama.clone()
-    };
-    let qwen2 = DecoderConfig {
-        family: Family::Qwen2,
-        window: Some(Window { tokens: 4, from_layer: 1 }),
-        attention_bias: true,
-        tied_head: true,
-        ..mistral.clone()
-    };
-    let qwen3 = DecoderConfig { family: Family::Qwen3, kv_heads: 6, window: None, ..mistral.clone() };
-    vec![config(), llama, mistral, qwen2, qwen3]
-}
-
-fn store(config: &DecoderConfig) -> Store {
-    parameters::initial(config, &Streams::new(3), DType::F32, &Device::Cpu).unwrap()
-}
-
-fn rows() -> Vec<Vec<u32>> {
-    vec![(0..21).map(|i| i * 5 % 37).collect(), vec![7, 1, 30], (0..11).map(|i| (i * i) % 37).collect()]
-}
+use rebel_trainer::models::{DecoderConfig, Generation, TokenBatch, config::Residual, generate, hf};
+use rebel_trainer::nn::{Choice, Purpose, Store, Streams, Temperature};
+use shared::{config, families, rows, store, worst};
 
 /// Flat indices of every real token that has a real one before it.
 fn scored(tokens: &TokenBatch) -> Vec<usize> {
@@ -75,11 +23,6 @@ fn log_probs(config: &DecoderConfig, store: &Store, tokens: &TokenBatch) -> Vec<
     log_p.to_vec1().unwrap()
 }
 
-fn worst(a: &[f32], b: &[f32]) -> f32 {
-    assert_eq!(a.len(), b.len());
-    a.iter().zip(b).fold(0.0, |m, (x, y)| m.max((x - y).abs()))
-}
-
 #[test]
 fn every_trainable_parameter_gets_a_gradient_and_no_frozen_one_does() {
     let sequential = DecoderConfig { residual: Residual::Sequential, tied_head: true, ..config() };
@@ -92,7 +35,7 @@ fn every_trainable_parameter_gets_a_gradient_and_no_frozen_one_does() {
             let tokens = TokenBatch::left_padded(&rows(), 0).unwrap();
             let hidden = model.hidden(&tokens, None).unwrap();
             let (log_p, _) = model.token_logprobs(&hidden, &tokens, &scored(&tokens), Temperature::ONE).unwrap();
-            store.accumulate(&log_p.sum_all().unwrap().backward().unwrap()).unwrap();
+            store.accumulate(log_p.sum_all().unwrap().backward().unwrap()).unwrap();
             assert_eq!(store.missing_gradients(), Vec::<String>::new());
             let trainable: Vec<String> = store.trainable().map(|(name, _)| name.to_string()).collect();
             assert!(trainable.iter().all(|name| !freeze(name)));
@@ -103,27 +46,6 @@ fn every_trainable_parameter_gets_a_gradient_and_no_frozen_one_does() {
             }
         }
     }
-}
-
-#[test]
-fn a_scalar_model_trains_whole_and_its_shift_moves_every_score() {
-    let config = config();
-    let mut store = ScalarModel::initial(&config, &store(&config), &Streams::new(4)).unwrap();
-    let model = ScalarModel::new(&config, &store, 0.0).unwrap();
-    let left = model.rewards(&TokenBatch::left_padded(&rows(), 0).unwrap()).unwrap();
-    store.accumulate(&left.sum_all().unwrap().backward().unwrap()).unwrap();
-    assert_eq!(store.missing_gradients(), Vec::<String>::new());
-    let right = model.rewards(&TokenBatch::right_padded(&rows(), 0).unwrap()).unwrap();
-    assert!(worst(&left.to_vec1().unwrap(), &right.to_vec1().unwrap()) < 1e-5);
-
-    let folder = tempfile::tempdir().unwrap();
-    hf::save_scalar(folder.path(), &config, &store, 0.5).unwrap();
-    let (read, store, shift) = hf::load_scalar(folder.path(), DType::F32, &Device::Cpu).unwrap();
-    let model = ScalarModel::new(&read, &store, shift).unwrap().detached();
-    assert!(store.names().all(|n| n.starts_with(scalar::TRUNK) || n.starts_with(scalar::HEAD)));
-    let shifted = model.rewards(&TokenBatch::left_padded(&rows(), 0).unwrap()).unwrap();
-    let shifted: Vec<f32> = (shifted + 0.5).unwrap().to_vec1().unwrap();
-    assert!(worst(&left.to_vec1().unwrap(), &shifted) < 1e-6);
 }
 
 /// candle's product of few rows may sum in another order: 2e-5 until it is replaced.

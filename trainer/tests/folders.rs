@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use rand::RngCore;
 use rebel_trainer::files;
+use rebel_trainer::models::shards::{Format, Precision};
 use rebel_trainer::models::tensors::{self, Weights};
 use rebel_trainer::models::{DecoderConfig, hf, parameters};
 use rebel_trainer::nn::{Purpose, Rope, Store, Streams};
@@ -225,6 +226,56 @@ fn an_index_is_held_to_its_word() {
     assert!(error_at(folder.path()).contains(&format!("{}: No such file", shard(2))));
 }
 
+#[test]
+fn a_tensor_that_two_shards_hold_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config();
+    hf::save_as(folder.path(), &config, &store(&config), Format { shard: 4000, ..Format::default() }).unwrap();
+    let twice = "embed_out.weight";
+    let entries = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+    let shards: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|e| e == "safetensors")).collect();
+    assert!(shards.len() > 2);
+    for shard in &shards {
+        let mut held = tensors::load(shard).unwrap();
+        held.insert(twice.into(), tensors_of(&config)[twice].clone());
+        tensors::save(shard, &held).unwrap();
+    }
+    let error = error_at(folder.path());
+    assert!(error.contains("embed_out.weight: is in model-00001-of-") && error.contains(" already"), "{error}");
+}
+
+#[test]
+fn what_is_saved_in_shards_and_in_half_precision_is_read_back() {
+    let (folder, config) = (tempfile::tempdir().unwrap(), config());
+    let store = store(&config);
+    let names = |folder: &Path| {
+        let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|name| name.starts_with("model")).collect();
+        names.sort();
+        names
+    };
+    for (precision, word, bits) in
+        [(Precision::BF16, "bfloat16", 8), (Precision::F16, "float16", 11), (Precision::F32, "float32", 24)]
+    {
+        for (shard, files) in [(4000, 2..50), (Format::SHARD, 1..2)] {
+            // A folder that was saved to before: what is left of it must not be read.
+            hf::save_as(folder.path(), &config, &store, Format { precision, shard }).unwrap();
+            assert!(files.contains(&names(folder.path()).len()), "{:?}", names(folder.path()));
+            assert_eq!(files::read_json(&folder.path().join("config.json")).unwrap()["torch_dtype"], word);
+            let (again, back) = hf::load(folder.path(), DType::F32, &Device::Cpu).unwrap();
+            assert_eq!(again, config);
+            let back = back.to_tensors();
+            for (name, tensor) in store.to_tensors() {
+                let flat = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                for (a, b) in flat(&tensor).into_iter().zip(flat(&back[&name])) {
+                    // Below the smallest normal number of f16 the error stops shrinking.
+                    assert!((a - b).abs() <= a.abs() * 0.5f32.powi(bits) + 0.5f32.powi(24), "{name}: {a} became {b}");
+                }
+            }
+        }
+    }
+}
+
 fn tensors_of(config: &DecoderConfig) -> std::collections::BTreeMap<String, Tensor> {
     store(config).to_tensors()
 }
@@ -247,7 +298,7 @@ fn tensors_that_share_their_bytes_are_not_believed_to_be_more() {
     bytes.resize(bytes.len() + shapes.values().map(|shape| size(shape)).max().unwrap(), 0);
     std::fs::write(folder.path().join("model.safetensors"), bytes).unwrap();
     let error = error_at(folder.path());
-    assert!(error.contains("model.safetensors: ") && error.contains(" bytes for "), "{error}");
+    assert!(error.contains("model.safetensors: ") && error.contains("share bytes with another tensor"), "{error}");
 }
 
 /// The one-line error of a folder after `damage`.

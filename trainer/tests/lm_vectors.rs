@@ -1,11 +1,11 @@
-//! The language-model cases of the Python libraries' vectors, judged by the rules of their own judge: the same keys, types and
+//! The language-model, adapter and reward-model cases of the Python libraries' vectors, judged by the rules of their own judge: the same keys, types and
 //! shapes; integers and texts exactly; floats within the case's tolerances where the mask is 1.
 #![allow(clippy::neg_cmp_op_on_partial_ord)] // `!(error <= tolerance)`: a NaN must fail
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use rebel_trainer::files;
 use rebel_trainer::models::tensors;
 use rebel_trainer::vectors;
@@ -37,18 +37,32 @@ fn lm_rule(key: &str, tolerance: &Value) -> Option<Rule> {
     }
 }
 
-/// The rule of a tensor of the scalar reward model's case.
+/// The rule of a tensor of an adapter's case.
+fn lora_rule(key: &str, tolerance: &Value) -> Option<Rule> {
+    let rule = |by: f64, mask| Some(Rule { tolerance: tolerance.as_f64().map(|t| t * by), mask });
+    match key {
+        "logits_adapter" | "token_logprobs_adapter" => rule(1.0, Some("attention_mask")),
+        "seq_logprob_adapter" => rule(5.0, None),
+        key if key.starts_with("merged.") => Some(Rule { tolerance: Some(1e-6), mask: None }),
+        _ => None,
+    }
+}
+
+/// The rule of a tensor of a reward model's case. Only the scalar model's has two sides.
 fn rm_rule(key: &str, tolerance: &Value) -> Option<Rule> {
-    let side_mask = match key.starts_with("left") {
-        true => "left_padded.attention_mask",
-        false => "right_padded.attention_mask",
+    let (mask, name) = match key.split_once('.') {
+        Some(("left_padded", name)) => ("left_padded.attention_mask", name),
+        Some((_, name)) => ("right_padded.attention_mask", name),
+        None => ("attention_mask", key),
     };
     let t = tolerance.as_f64();
-    match key.split_once('.').unwrap().1 {
+    match name {
         "input_ids" => None,
-        "values" | "hidden_last" => Some(Rule { tolerance: t, mask: Some(side_mask) }),
-        "hidden_at_reward" | "reward" => Some(Rule { tolerance: t, mask: None }),
-        _ => Some(Rule { tolerance: None, mask: None }),
+        "values" | "hidden_last" => Some(Rule { tolerance: t, mask: Some(mask) }),
+        "attention_mask" | "model_input_ids" | "reward_position" | "gating_position" => {
+            Some(Rule { tolerance: None, mask: None })
+        }
+        _ => Some(Rule { tolerance: t, mask: None }),
     }
 }
 
@@ -76,7 +90,9 @@ fn compare(
     let (g, w) = (wide(got), wide(want));
     let live: Vec<f64> = match rule.mask {
         Some(mask) => {
-            let mask = wide(&all[mask]);
+            // Responses are the last columns.
+            let (mask, columns) = (&all[mask], want.dims()[1]);
+            let mask = wide(&mask.narrow(1, mask.dims()[1] - columns, columns).unwrap());
             let per = w.len() / mask.len();
             mask.into_iter().flat_map(|m| std::iter::repeat_n(m, per)).collect()
         }
@@ -95,7 +111,7 @@ fn compare(
 /// Runs a case and gives what is wrong with the results.
 fn judge(case: &Path) -> Vec<String> {
     let out = tempfile::tempdir().unwrap();
-    if let Err(error) = vectors::run_case(case, out.path()) {
+    if let Err(error) = vectors::run_case(case, out.path(), &Device::Cpu) {
         return vec![error.to_string()];
     }
     judge_results(case, out.path())
@@ -111,7 +127,11 @@ fn judge_results(case: &Path, out: &Path) -> Vec<String> {
     let want = tensors::load(&file.with_file_name("expected.safetensors")).unwrap();
     let got = tensors::load(&out.join("got.safetensors")).unwrap();
     let got_json = files::read_json(&out.join("got.json")).unwrap();
-    let rule_of = if json["kind"] == "tldr_scalar" { rm_rule } else { lm_rule };
+    let rule_of = match json["kind"].as_str().unwrap() {
+        "causal_lm" => lm_rule,
+        "lora" => lora_rule,
+        _ => rm_rule,
+    };
     let mut wrong = Vec::new();
     for (key, tensor) in &want {
         if let Some(rule) = rule_of(key, &json["tolerance"]) {
@@ -127,8 +147,19 @@ fn judge_results(case: &Path, out: &Path) -> Vec<String> {
             }
         }
     }
+    if json["kind"] == "lora" {
+        for key in ["scaling", "adapted_modules_layer0"] {
+            let same = match (got_json[key].as_f64(), json[key].as_f64()) {
+                (Some(got), Some(want)) => (got - want).abs() <= 1e-6 * want.max(1.0),
+                _ => got_json[key] == json[key],
+            };
+            if !same {
+                wrong.push(format!("{key}: {}, expected {}", got_json[key], json[key]));
+            }
+        }
+    }
     if case.join("tokenizer.json").is_file() {
-        for key in ["prompts_text", "greedy_text"] {
+        for key in ["prompts_text", "greedy_text", "ids"] {
             if !json[key].is_null() && json[key] != got_json[key] {
                 wrong.push(format!("{key}: {}, expected {}", got_json[key], json[key]));
             }
@@ -150,7 +181,13 @@ fn committed_language_model_cases_hold() {
 }
 
 #[test]
-fn every_language_model_case_of_the_whole_set_holds() {
+fn a_committed_adapter_case_holds() {
+    let wrong = judge(&committed().join("lora/neox_all_linear"));
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn every_case_of_a_model_in_the_whole_set_holds() {
     let root = match std::env::var_os("REBEL_VECTORS") {
         Some(root) => PathBuf::from(root),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors"),
@@ -158,30 +195,28 @@ fn every_language_model_case_of_the_whole_set_holds() {
     let root = if root.join("hf").is_dir() { root.join("hf") } else { root };
     if !root.join("lm").is_dir() {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "the vectors are missing; name them in REBEL_VECTORS");
-        println!("skipped: every_language_model_case_of_the_whole_set_holds (no vectors; name them in REBEL_VECTORS)");
+        println!("skipped: every_case_of_a_model_in_the_whole_set_holds (no vectors; name them in REBEL_VECTORS)");
         return;
     }
     let mut judged = 0;
-    for kind in ["lm", "lm_v5", "rm"] {
+    for kind in ["lm", "lm_v5", "lora", "lora_v5", "rm"] {
         let Ok(folder) = std::fs::read_dir(root.join(kind)) else { continue };
         for entry in folder {
             let case = entry.unwrap().path();
             let name = case.file_name().unwrap().to_string_lossy().into_owned();
-            if kind != "rm" || name == "tldr_scalar" {
-                let wrong = judge(&case);
-                assert!(wrong.is_empty(), "{kind}/{name}: {wrong:#?}");
-                judged += 1;
-            }
+            let wrong = judge(&case);
+            assert!(wrong.is_empty(), "{kind}/{name}: {wrong:#?}");
+            judged += 1;
         }
     }
-    assert!(judged >= 13, "{judged} cases");
+    assert!(judged >= 21, "{judged} cases");
 }
 
 #[test]
 fn the_judge_sees_a_logit_off_by_three_tolerances_and_a_missing_key() {
     let case = committed().join("lm/neox_bin");
     let out = tempfile::tempdir().unwrap();
-    vectors::run_case(&case, out.path()).unwrap();
+    vectors::run_case(&case, out.path(), &Device::Cpu).unwrap();
     let file = out.path().join("got.safetensors");
     let mut got = tensors::load(&file).unwrap();
     let mask = wide(&got["attention_mask"]);
@@ -189,7 +224,7 @@ fn the_judge_sees_a_logit_off_by_three_tolerances_and_a_missing_key() {
     let live = mask.iter().position(|&m| m == 1.0).unwrap() * vocab;
     let mut logits = got["logits"].flatten_all().unwrap().to_vec1::<f32>().unwrap();
     logits[live] += 9e-5;
-    got.insert("logits".into(), Tensor::from_vec(logits, got["logits"].shape(), &candle_core::Device::Cpu).unwrap());
+    got.insert("logits".into(), Tensor::from_vec(logits, got["logits"].shape(), &Device::Cpu).unwrap());
     got.remove("gen.new_ids");
     tensors::save(&file, &got).unwrap();
     let wrong = judge_results(&case, out.path());
@@ -203,6 +238,6 @@ fn another_architecture_is_refused_by_name() {
         std::fs::copy(committed().join("lm/neox_bin").join(file), folder.path().join(file)).unwrap();
     }
     std::fs::write(folder.path().join("config.json"), r#"{"model_type": "bert"}"#).unwrap();
-    let error = vectors::run_case(folder.path(), &folder.path().join("out")).unwrap_err().to_string();
+    let error = vectors::run_case(folder.path(), &folder.path().join("out"), &Device::Cpu).unwrap_err().to_string();
     assert!(error.contains("config.json: model_type: bert"), "{error}");
 }

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
 use rebel_trainer::files;
 use rebel_trainer::models::{Tokenizer, hf};
 use rebel_trainer::vectors;
@@ -11,7 +12,7 @@ use serde_json::Value;
 /// Runs a case and gives what is wrong with the results.
 fn judge(case: &Path) -> Vec<String> {
     let out = tempfile::tempdir().unwrap();
-    if let Err(error) = vectors::run_case(case, out.path()) {
+    if let Err(error) = vectors::run_case(case, out.path(), &Device::Cpu) {
         return vec![error.to_string()];
     }
     let want = files::read_json(&case.join("cases.json")).unwrap();

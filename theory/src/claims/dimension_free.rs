@@ -8,6 +8,7 @@ use crate::experiments::one_pair::{Arrival, Learner, Race};
 use crate::policy::Tabular;
 use crate::solve::mirror::tilt;
 use crate::solve::natural::policy_gradient_run;
+use crate::solve::rates;
 use crate::statistics::{Estimate, log_log_slope, median_interval};
 use ndarray::{Array1, Array2};
 
@@ -59,6 +60,18 @@ pub(super) const CLAIM: Claim = Claim {
                 1.0,
                 0.1,
             ))
+            .measured(Quantity::between(
+                "softmax gradient, K = 1024: steps at half of eta over those at eta = .1",
+                softmax_steps(GAP, 0.05)? / softmax_steps(GAP, 0.1)?,
+                1.98,
+                2.02,
+            ))
+            .measured(Quantity::between(
+                "softmax gradient, K = 1024: steps at half of the gap over those at gap = .5",
+                softmax_steps(GAP / 2.0, 0.1)? / softmax_steps(GAP, 0.1)?,
+                1.98,
+                2.02,
+            ))
             .measured(Quantity::at_most(
                 "softmax gradient followed through all logits against one number, steps",
                 reduction_error()?,
@@ -91,6 +104,11 @@ pub(super) const CLAIM: Claim = Claim {
         queries(trials, findings)
     },
 };
+
+/// The steps of the softmax gradient until one of 1024 arms, better by `gap`, is played nine times in ten.
+fn softmax_steps(gap: f64, eta: f64) -> Result<f64, InputError> {
+    Ok(rates::Race::new(1024, gap, gap * GOAL / GAP)?.gradient_steps(eta)? as f64)
+}
 
 /// The probability that REBEL leaves on other responses after the iterations of the claim, over the `d` it states.
 fn probability_left(draw: &mut Draw) -> Result<[f64; 1], InputError> {

@@ -30,7 +30,7 @@ pub(super) const CLAIM: Claim = Claim {
     family: "random log-linear population runs as for theorem1, those with bounded over-estimation; K = 10 arms, T = 16..4096, gap \
              fixed or worst for T",
     measure: |trials| {
-        let [average] = trials.worst("bound", |draw| {
+        let [average, steps_price] = trials.worst("bound", |draw| {
             // An instance that over-estimates says nothing: take the next.
             loop {
                 let run = Run::draw(draw, |draw, bandit| draw_laws(draw, bandit, Law::OnPolicy))?;
@@ -43,7 +43,12 @@ pub(super) const CLAIM: Claim = Claim {
                 regret.push(goal - run.bandit.value(&run.last));
                 let bound = theorem1_constant_eta(run.divergence(), run.eta, &measured);
                 let scale = 1e-10 * (1.0 + run.bandit.range());
-                return Ok([over_bound(mean(&regret[1..]), bound.total() + scale)]);
+                let regret = mean(&regret[1..]);
+                let misfit = mean(&measured.iter().map(|c| c.approximation).collect::<Vec<_>>());
+                return Ok([
+                    over_bound(regret, bound.total() + scale),
+                    over_bound(regret - bound.start - misfit, bound.steps + scale),
+                ]);
             }
         })?;
         let slope = |size: StepSize, gap: Gap, steps: &[usize]| -> Result<Estimate, InputError> {
@@ -61,6 +66,15 @@ pub(super) const CLAIM: Claim = Claim {
         let decay = (early / late).ln() / 40.0;
         Ok(Findings::new()
             .measured(Quantity::ratio("average regret of pi_1..pi_T over the bound, worst", average))
+            .measured(Quantity::ratio(
+                "average regret less KL/(eta T) and mean E_p[Delta_pi - Delta], over (e-2) eta mean(a_t), worst",
+                steps_price,
+            ))
+            .measured(Quantity::at_least(
+                "tight family: over-estimation of 1/eta on one of 1e6 arms: the same",
+                tight()?,
+                0.9999,
+            ))
             .measured(Quantity::exponent("worst gap, paper's eta: exponent of the last regret in T", paper, -0.5, 0.1))
             .measured(Quantity::exponent("worst gap, eta = 1: exponent of the last regret in T", constant, -1.0, 0.1))
             .measured(Quantity::at_most(
@@ -84,6 +98,19 @@ pub(super) const CLAIM: Claim = Claim {
 };
 
 const ARMS: usize = 10;
+
+/// Where the price of a step is all there is: rewards are equal, and one of K = 1e6 uniform arms is over-estimated by 1/eta. The
+/// comparator is the new policy, so that regret and the last divergence are zero; the other arms are taken as one.
+fn tight() -> Result<f64, InputError> {
+    let (q, eta) = (1e-6f64, 0.25);
+    let policy = Policy::new("pi", array![[q, 1.0 - q]])?;
+    let fit = array![[1.0 / eta / (1.0 - q), 0.0]];
+    let next = tilt(&policy, &fit, eta);
+    let iteration = Iteration { policy: policy.clone(), population: fit.clone(), fit, reward: Array2::zeros((1, 2)) };
+    let measured = Constants::measure(&array![1.0], &iteration, (&policy, &policy), &next, eta);
+    let bound = theorem1_constant_eta(next.kl(&policy)[0], eta, &[measured]);
+    Ok((-bound.start - measured.approximation) / bound.steps)
+}
 
 /// The regret of one step over the bound, where one of K = 1e6 uniform arms is worse by R = 10 and is over-estimated by
 /// R + 2 ln K; the comparator is the start. The other arms are taken as one.

@@ -10,6 +10,7 @@ use crate::solve::decomposition::{Iteration, decompose};
 use crate::solve::population::{Rebel, Step};
 use ndarray::{Array1, Array2, Array3, array};
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 pub(super) const CLAIM: Claim = Claim {
     id: "theorem1",
@@ -29,6 +30,8 @@ pub(super) const CLAIM: Claim = Claim {
     family: "log-linear population runs, |X| <= 3, |Y| <= 6, T <= 10, generic features; mu on-policy, offline, hybrid, best-of-N; \
              p the best or a random policy",
     measure: |trials| {
+        let instances = trials.settings().instances;
+        let valid_runs = AtomicUsize::new(0);
         let [identity, average, best, misfit, coverage] = trials.worst("bound", |draw| {
             let run = Run::draw(draw, |draw, bandit| draw_laws(draw, bandit, Law::OnPolicy))?;
             let (regret, measured) = (run.regret(), run.measured());
@@ -37,6 +40,7 @@ pub(super) const CLAIM: Claim = Claim {
             let steps = measured.len();
             let paper = theorem1_paper(run.bandit.responses(), run.eta, steps, worst).total();
             let valid = run.from_uniform && run.eta * worst.amplitude <= 1.0;
+            valid_runs.fetch_add(usize::from(valid), Relaxed);
             let lowest = regret.iter().copied().fold(f64::INFINITY, f64::min);
             let scale = ROUNDING * (worst.amplitude + run.bandit.range());
             let each = |of: &dyn Fn(&Constants) -> f64| measured.iter().map(of).fold(f64::NEG_INFINITY, f64::max);
@@ -69,6 +73,11 @@ pub(super) const CLAIM: Claim = Claim {
             .measured(Quantity::at_most("decomposition, error relative to its largest term", identity, 1e-10))
             .measured(Quantity::ratio("average regret over the sharp bound, worst", average))
             .measured(Quantity::ratio("best iterate over the paper's bound, worst", best))
+            .measured(Quantity::at_least(
+                "share of runs in which the paper's bound applies: eta A <= 1, from uniform",
+                valid_runs.into_inner() as f64 / instances as f64,
+                if instances < 100 { 0.0 } else { 0.1 }, // a few runs may all be others
+            ))
             .measured(Quantity::ratio("approximation term over sqrt(C_2 (b+c)), worst", misfit))
             .measured(Quantity::ratio("sqrt(C_2 (b+c)) over sqrt(C eps), worst", coverage))
             .measured(Quantity::ratio("y off-policy: approximation term over its chi-square bound, worst", off_policy))

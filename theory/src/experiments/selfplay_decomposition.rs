@@ -3,6 +3,7 @@
 
 use super::stream;
 use crate::bandit::Policy;
+use crate::bounds::{Worst, theorem2};
 use crate::error::InputError;
 use crate::game::Game;
 use crate::sample::{ContextSampler, Sampler};
@@ -158,14 +159,14 @@ pub fn split(game: &Game, trajectory: &Trajectory, eta: f64) -> Option<Split> {
     let best = Policy::pure(&game.best_response(&mean_policy), game.responses());
     let terms = trajectory.decomposition(&best);
     let fits = trajectory.fits();
-    let steps = fits.len() as f64;
     let of = |value: fn(&crate::solve::trajectory::Fit) -> f64| fits.iter().map(value).collect::<Vec<f64>>();
     let largest = |values: Vec<f64>| values.into_iter().fold(0.0, f64::max);
     let coverage = |t: usize| trajectory.second(t).prob().fold(0.0, |m: f64, &p| m.max(1.0 / p));
     let coverage = (0..fits.len()).map(coverage).fold(0.0, f64::max);
     let advantage = largest(of(|fit| fit.advantage));
     let eps = largest(of(|fit| fit.error.total()));
-    let mirror = (game.responses() as f64).ln() / (eta * steps) + eta * advantage.powi(2) / 2.0;
+    let bound =
+        theorem2((game.responses() as f64).ln(), eta, fits.len(), Worst { amplitude: advantage, coverage, eps });
     Some(Split {
         gap_average: game.duality_gap(&mean_policy),
         gap_last: game.duality_gap(trajectory.last()),
@@ -177,7 +178,7 @@ pub fn split(game: &Game, trajectory: &Trajectory, eta: f64) -> Option<Split> {
         pythagoras: largest(of(|fit| (fit.error.total() - fit.approximation - fit.sampling).abs())),
         advantage,
         sharp: 2.0 * (trajectory.mirror_bound(&best) + trajectory.coverage_term(&best)),
-        bound: 2.0 * (mirror + (coverage * eps).sqrt()),
+        bound: bound.total(),
     })
 }
 

@@ -5,6 +5,7 @@
 
 use super::Game;
 use crate::bandit::{Policy, average};
+use crate::bounds::{Worst, theorem2};
 use crate::error::InputError;
 use crate::sample::{ContextSampler, Sampler};
 use crate::solve::mirror::tilt;
@@ -125,7 +126,7 @@ pub fn average_gap_bound(start: &Policy, eta: f64, steps: usize, largest: f64) -
     if steps == 0 {
         return f64::INFINITY;
     }
-    2.0 * (nats / (eta * steps as f64) + eta * largest * largest / 2.0)
+    theorem2(nats, eta, steps, Worst { amplitude: largest, coverage: 0.0, eps: 0.0 }).total()
 }
 
 /// The step size that makes [`average_gap_bound`] from the uniform policy smallest, for margins of at most 1:

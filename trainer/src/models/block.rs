@@ -1,12 +1,14 @@
 //! One block of a decoder: attention and a feed-forward part, each behind a norm, joined to the residual stream.
 
-use candle_core::{D, Tensor};
+use candle_core::Tensor;
 
 use super::config::{Activation, DecoderConfig, Family, Residual};
 use super::parameters::{self, GATE, KEY, KEY_NORM, QKV, QUERY, QUERY_NORM, VALUE};
 use crate::Result;
 use crate::nn::ops::attention::{Geometry, Tokens, attention, attention_cached};
 use crate::nn::ops::gelu::gelu;
+use crate::nn::ops::join::join;
+use crate::nn::ops::sum::{sum2, sum3};
 use crate::nn::ops::swiglu::swiglu;
 use crate::nn::{LayerNorm, Linear, RmsNorm, Store};
 
@@ -90,7 +92,7 @@ impl Projection {
             };
             (q, k) = (by_head(&q, of_query)?, by_head(&k, of_key)?);
         }
-        Ok(Tensor::cat(&[q, k, value.forward(x)?], D::Minus1)?)
+        join(&q, &k, &value.forward(x)?)
     }
 
     fn detached(&self) -> Self {
@@ -201,13 +203,13 @@ impl Block {
         };
         let attended = self.attention_out.forward(&context)?; // [batch, time, width]
         let fed = |x: &Tensor| self.feed_forward.forward(&self.mlp_norm.forward(x)?);
-        Ok(match self.residual {
-            Residual::Parallel => ((fed(x)? + attended)? + x)?,
+        match self.residual {
+            Residual::Parallel => sum3(&fed(x)?, &attended, x),
             Residual::Sequential => {
-                let h = (attended + x)?;
-                (fed(&h)? + h)?
+                let h = sum2(&attended, x)?;
+                sum2(&fed(&h)?, &h)
             }
-        })
+        }
     }
 
     /// The same block without gradients, on the same storage.

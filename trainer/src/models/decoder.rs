@@ -1,13 +1,15 @@
 //! A decoder-only transformer on the [`crate::nn`] floor.
 
 use candle_core::Tensor;
+use candle_core::backprop::GradStore;
 
 use super::batch::{KvCache, TokenBatch};
 use super::block::{Block, Norm};
 use super::config::DecoderConfig;
+use super::parameters;
 use crate::nn::ops::attention::Tokens;
 use crate::nn::ops::token_logprob::token_logprob;
-use crate::nn::{Embedding, Store, Temperature};
+use crate::nn::{Embedding, Linear, Recomputed, Store, Temperature};
 use crate::{Error, Result};
 
 /// The model: embedding, blocks, final norm and, for a language model, the output head.
@@ -16,8 +18,12 @@ pub struct Decoder {
     config: DecoderConfig,
     embedding: Embedding,
     blocks: Vec<Block>,
+    /// Which blocks have something to train.
+    trained: Vec<bool>,
     final_norm: Norm,
-    head: Option<Tensor>,
+    head: Option<Linear>,
+    /// Where trained blocks are recomputed in the backward: the gradients found there.
+    recomputed: Option<Recomputed>,
 }
 
 impl Decoder {
@@ -29,18 +35,40 @@ impl Decoder {
         let DecoderConfig { vocab, width, .. } = *config;
         let names = config.family.names();
         let embedding = Embedding::new(store, &format!("{prefix}.{}", names.embedding), vocab, width)?;
+        let head = names.head.trim_end_matches(".weight");
         let head = match (config.tied_head, store.contains(names.head)) {
-            (true, _) => Some(embedding.weight().clone()),
-            (false, true) => Some(store.get(names.head, &[vocab, width])?),
+            (true, _) => Some(Linear::tied(embedding.weight())),
+            (false, true) => Some(Linear::new(store, head, width, vocab, false)?),
             (false, false) => None,
         };
+        let blocks = (0..config.layers).map(|layer| Block::new(config, store, prefix, layer)).collect::<Result<_>>()?;
+        let begins = |layer| format!("{}.", parameters::block(prefix, layer));
+        let trained = |layer| store.trainable().any(|(name, _)| name.starts_with(&begins(layer)));
         Ok(Self {
             config: config.clone(),
             embedding,
-            blocks: (0..config.layers).map(|layer| Block::new(config, store, prefix, layer)).collect::<Result<_>>()?,
+            blocks,
+            trained: (0..config.layers).map(trained).collect(),
             final_norm: Norm::new(config, store, &format!("{prefix}.{}", names.final_norm))?,
             head,
+            recomputed: None,
         })
+    }
+
+    /// The same model with gradient checkpointing: the graph keeps what goes into a block and computes the block again in
+    /// the backward, which must be [`Decoder::backward`].
+    pub fn recomputing(mut self) -> Self {
+        self.recomputed = Some(Recomputed::default());
+        self
+    }
+
+    /// Back-propagates `loss`, a scalar made from this model's outputs: the gradients of everything trainable.
+    pub fn backward(&self, loss: &Tensor) -> Result<GradStore> {
+        let mut gradients = loss.backward()?;
+        if let Some(recomputed) = &self.recomputed {
+            recomputed.collect(&mut gradients)?;
+        }
+        Ok(gradients)
     }
 
     /// What it is made of.
@@ -54,8 +82,10 @@ impl Decoder {
             config: self.config.clone(),
             embedding: self.embedding.detached(),
             blocks: self.blocks.iter().map(Block::detached).collect(),
+            trained: vec![false; self.blocks.len()],
             final_norm: self.final_norm.detached(),
-            head: self.head.as_ref().map(Tensor::detach),
+            head: self.head.as_ref().map(Linear::detached),
+            recomputed: None,
         }
     }
 
@@ -99,7 +129,16 @@ impl Decoder {
         for (layer, block) in self.blocks.iter().enumerate() {
             before_block(&x);
             let kept = cache.as_ref().map(|c| &c.layers[layer]);
-            x = block.forward(&x, &about, kept)?;
+            x = match &self.recomputed {
+                // The backward begins with the last block: dropping that first would save nothing.
+                Some(recomputed)
+                    if kept.is_none() && layer + 1 < self.blocks.len() && (self.trained[layer] || x.track_op()) =>
+                {
+                    let (block, about) = (block.clone(), about.clone());
+                    recomputed.run(&x, move |x| block.forward(x, &about, None))?
+                }
+                _ => block.forward(&x, &about, kept)?,
+            };
         }
         if let Some(cache) = &mut cache {
             cache.advance(tokens);
@@ -107,15 +146,15 @@ impl Decoder {
         self.final_norm.forward(&x)
     }
 
-    /// The head's weight, `[vocab, width]`. Fails for a trunk without one.
-    pub fn head_weight(&self) -> Result<&Tensor> {
+    fn head(&self) -> Result<&Linear> {
         let name = self.config.family.names().head;
         self.head.as_ref().ok_or_else(|| Error::invalid(format!("{name}: this model has no output head")))
     }
 
     /// Logits of `hidden` `[.., width]`: `[.., vocab]`. For scoring use [`Decoder::token_logprobs`], which never holds them.
+    /// Fails for a trunk without a head.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        crate::nn::ops::linear::linear(hidden, self.head_weight()?, None)
+        self.head()?.forward(hidden)
     }
 
     /// Log-probability of the tokens at `at` given what precedes them, and entropy of the distributions they came from,
@@ -136,6 +175,6 @@ impl Decoder {
         let targets: Vec<u32> = at.iter().map(|&i| tokens.ids()[i]).collect();
         let rows = hidden.reshape((batch * time, self.config.width))?;
         let rows = rows.index_select(&Tensor::new(before, hidden.device())?, 0)?;
-        token_logprob(&rows, self.head_weight()?, &targets, temperature)
+        token_logprob(&rows, &self.head()?.weight()?, &targets, temperature)
     }
 }

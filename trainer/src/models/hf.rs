@@ -4,15 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use serde_json::json;
 
 use super::config::DecoderConfig;
 use super::config_json;
 use super::decoder::Decoder;
 use super::json::{Fields, one_line, read_object};
 use super::parameters::{self, parameters};
-use super::scalar::ScalarModel;
-use super::tensors::{self, Weights};
+use super::shards::{self, Format};
+use super::tensors::{Info, Source, Weights};
 use crate::files;
 use crate::nn::Store;
 use crate::{Error, Result};
@@ -34,41 +33,22 @@ pub fn load(folder: &Path, dtype: DType, device: &Device) -> Result<(DecoderConf
     Ok((config, store))
 }
 
-/// Reads a scalar model (`base_config`, `lm_backbone.*`, `scalar_head.*`): config, store, and the shift subtracted from
-/// its scores.
-pub fn load_scalar(folder: &Path, dtype: DType, device: &Device) -> Result<(DecoderConfig, Store, f64)> {
-    let file = folder.join("config.json");
-    let map = read_object(&file)?;
-    let fields = Fields { file: &file, within: "", map: &map };
-    let base = fields.object("base_config", "base_config.")?;
-    let config = config_json::from_json(base.ok_or_else(|| fields.fault("base_config", "missing"))?)?;
-    let shift = fields.number("bias")?.unwrap_or(0.0);
-    let store = load_weights(folder, &ScalarModel::parameters(&config), &[], dtype, device)?;
-    Ok((config, store, shift))
+/// Writes a language model's folder, which transformers loads, as [`Format::default`] says.
+pub fn save(folder: &Path, config: &DecoderConfig, store: &Store) -> Result<()> {
+    save_as(folder, config, store, Format::default())
 }
 
 /// Writes a language model's folder, which transformers loads. Each file is written aside, synced and renamed, the
 /// weights last.
-pub fn save(folder: &Path, config: &DecoderConfig, store: &Store) -> Result<()> {
+///
+/// # Errors
+/// Files that cannot be written, and parameters that the store lacks.
+pub fn save_as(folder: &Path, config: &DecoderConfig, store: &Store, format: Format) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
-    let json = config_json::to_json(config);
+    let json = shards::with_dtype(config_json::to_json(config), format.precision.dtype())?;
     files::write_json(&folder.join("config.json"), &json)?;
     files::write_json(&folder.join("generation_config.json"), &config_json::generation_json(&json))?;
-    save_weights(folder, &parameters(config, config.family.names().trunk, true), store)
-}
-
-/// Writes a scalar model's folder in the layout [`load_scalar`] reads.
-pub fn save_scalar(folder: &Path, config: &DecoderConfig, store: &Store, shift: f64) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
-    let json = json!({
-        "architectures": ["ScalarModel"],
-        "base_config": config_json::to_json(config),
-        "bias": shift,
-        "hidden_size": config.width,
-        "torch_dtype": "float32",
-    });
-    files::write_json(&folder.join("config.json"), &json)?;
-    save_weights(folder, &ScalarModel::parameters(config), store)
+    save_weights(folder, &parameters(config, config.family.names().trunk, true), store, format)
 }
 
 /// A language model on `store`.
@@ -76,93 +56,87 @@ pub fn decoder(config: &DecoderConfig, store: &Store) -> Result<Decoder> {
     Decoder::new(config, store, config.family.names().trunk)
 }
 
-fn save_weights(folder: &Path, expected: &BTreeMap<String, Vec<usize>>, store: &Store) -> Result<()> {
+/// Writes the parameters that `expected` names.
+pub(super) fn save_weights(
+    folder: &Path,
+    expected: &BTreeMap<String, Vec<usize>>,
+    store: &Store,
+    format: Format,
+) -> Result<()> {
     let all = store.to_tensors();
-    let weights = expected
-        .keys()
-        .map(|name| match all.get(name) {
-            Some(tensor) => Ok((name.clone(), tensor.to_dtype(DType::F32)?.to_device(&Device::Cpu)?)),
-            None => Err(Error::invalid(format!("{name}: no such parameter"))),
-        })
-        .collect::<Result<BTreeMap<String, Tensor>>>()?;
-    tensors::save(&folder.join("model.safetensors"), &weights)
+    let source = |name: &String| match all.get(name) {
+        Some(tensor) => Ok(Source::tensor(name, tensor, format.precision.dtype())),
+        None => Err(Error::invalid(format!("{name}: no such parameter"))),
+    };
+    let sources = expected.keys().map(source).collect::<Result<Vec<_>>>()?;
+    shards::write(folder, sources, format.shard).map(drop)
 }
 
 /// The files of weights of a folder, in the order transformers looks for them.
-fn open_weights(folder: &Path) -> Result<Vec<Weights>> {
-    for name in ["model.safetensors", "pytorch_model.bin"] {
-        let single = folder.join(name);
-        if single.is_file() {
-            return Ok(vec![Weights::open(&single)?]);
-        }
-        let index = folder.join(format!("{name}.index.json"));
-        if index.is_file() {
-            return open_shards(folder, &index);
-        }
-    }
-    Err(Error::file(folder.join("model.safetensors"), "missing (nor is there pytorch_model.bin or an index)"))
+pub(super) fn open_weights(folder: &Path) -> Result<Vec<Weights>> {
+    shards::open(folder)
 }
 
-/// The files an index names, each holding the tensors that the index says are there.
-fn open_shards(folder: &Path, index: &Path) -> Result<Vec<Weights>> {
-    let json = read_object(index)?;
-    let fields = Fields { file: index, within: "", map: &json };
-    let map = fields.object("weight_map", "")?.ok_or_else(|| fields.fault("weight_map", "missing"))?;
-    let mut shards: BTreeMap<&str, Vec<&String>> = BTreeMap::new();
-    for tensor in map.map.keys() {
-        let name = map.text(tensor)?.ok_or_else(|| map.fault(tensor, "its shard is not a name"))?;
-        if name.is_empty() || Path::new(name).file_name() != Some(name.as_ref()) {
-            return Err(map.fault(tensor, format!("shard {:?} is not a file of this folder", one_line(name))));
-        }
-        shards.entry(name).or_default().push(tensor);
-    }
-    let open = |(name, tensors): (&str, Vec<&String>)| {
-        let shard = Weights::open(&folder.join(name))?;
-        let shapes = shard.shapes();
-        match tensors.into_iter().find(|tensor| !shapes.contains_key(*tensor)) {
-            Some(tensor) => Err(map.fault(tensor, format!("is not in {}", one_line(name)))),
-            None => Ok(shard),
-        }
-    };
-    shards.into_iter().map(open).collect()
-}
-
-fn load_weights(
+/// Reads the parameters that `expected` names, and nothing but those and the `optional` ones may be there.
+pub(super) fn load_weights(
     folder: &Path,
     expected: &BTreeMap<String, Vec<usize>>,
     optional: &[&str],
     dtype: DType,
     device: &Device,
 ) -> Result<Store> {
-    let files = open_weights(folder)?;
-    let mut at = BTreeMap::new();
+    let mut store = Store::new(dtype, device);
+    let ignored = |name: &str| parameters::is_legacy_buffer(name) || optional.contains(&name);
+    read_tensors(&open_weights(folder)?, expected, ignored, "config.json", |name, tensor| store.insert(name, &tensor))?;
+    Ok(store)
+}
+
+/// Gives every `expected` tensor of `files` to `each`, one at a time, once all names and shapes are known to be right.
+/// `said_by`: where the expected shapes come from.
+pub(super) fn read_tensors(
+    files: &[Weights],
+    expected: &BTreeMap<String, Vec<usize>>,
+    ignored: impl Fn(&str) -> bool,
+    said_by: &str,
+    mut each: impl FnMut(String, Tensor) -> Result<()>,
+) -> Result<()> {
+    for (name, (file, _)) in matched(files, expected, ignored, said_by)? {
+        let tensor = files[file].read(&name)?;
+        each(name, tensor)?;
+    }
+    Ok(())
+}
+
+/// Where every `expected` tensor is: the number of its file, and its type and shape there. Fails, naming file and tensor,
+/// on one that is missing, is no float or has another shape, and on one that is neither expected nor `ignored`.
+/// `said_by`: where the expected shapes come from.
+pub(super) fn matched(
+    files: &[Weights],
+    expected: &BTreeMap<String, Vec<usize>>,
+    ignored: impl Fn(&str) -> bool,
+    said_by: &str,
+) -> Result<BTreeMap<String, (usize, Info)>> {
+    let mut found = BTreeMap::new();
     for (i, file) in files.iter().enumerate() {
-        for (name, shape) in file.shapes() {
+        for (name, info) in file.infos() {
+            let bad = |what: String| Err(Error::field(file.path(), one_line(&name), what));
+            let Info { dtype, shape } = &info;
             match expected.get(&name) {
-                Some(wanted) if *wanted != shape => {
-                    let what = format!("shape {shape:?} (expected {wanted:?} by config.json)");
-                    return Err(Error::field(file.path(), one_line(&name), what));
+                Some(wanted) if wanted != shape => {
+                    return bad(format!("shape {shape:?} (expected {wanted:?} by {said_by})"));
                 }
-                Some(_) => drop(at.insert(name, i)),
-                None if parameters::is_legacy_buffer(&name) || optional.contains(&name.as_str()) => {}
-                None => return Err(Error::field(file.path(), one_line(&name), "unknown tensor")),
+                Some(_) if !dtype.is_float() => return bad(format!("dtype {dtype:?} (expected a float)")),
+                Some(_) => drop(found.insert(name, (i, info))),
+                None if ignored(&name) => {}
+                None => return bad("unknown tensor".into()),
             }
         }
     }
-    if let (Some(name), Some(file)) = (expected.keys().find(|name| !at.contains_key(*name)), files.first()) {
+    if let (Some(name), Some(file)) = (expected.keys().find(|name| !found.contains_key(*name)), files.first()) {
         return Err(Error::field(file.path(), name, "missing tensor"));
     }
-    check_size(&files, expected)?;
-    let mut store = Store::new(dtype, device);
-    for (name, i) in at {
-        let tensor = files[i].read(&name)?;
-        if !tensor.dtype().is_float() {
-            let what = format!("dtype {:?} (expected a float)", tensor.dtype());
-            return Err(Error::field(files[i].path(), name, what));
-        }
-        store.insert(name, &tensor)?;
-    }
-    Ok(store)
+    check_size(files, expected)?;
+    Ok(found)
 }
 
 /// Refuses files whose tensors share bytes to seem more than they are: a number takes at least one.

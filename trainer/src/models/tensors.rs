@@ -1,29 +1,37 @@
-//! Weights in files: safetensors read tensor by tensor, and written whole.
+//! Weights in files: opened by their header or pickle, read tensor by tensor, written as safetensors.
 //!
-//! Lengths are checked against the file before anything is allocated, and only tensors that are asked for are read.
+//! Lengths are checked against the file before anything is allocated, and only tensors that are asked for are read. What
+//! is written is asked for tensor by tensor too, so that no more than one need be in memory.
 
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use serde_json::Value;
+use half::{bf16, f16};
+use safetensors::{Dtype, View};
 
 use super::pickle::Pickle;
+use super::safe::Safe;
 use crate::files;
 use crate::{Error, Result};
 
-/// Largest header believed (the format's own limit).
-const HEADER_LIMIT: u64 = 100_000_000;
+/// Type and shape of a tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Info {
+    /// Type of its elements.
+    pub dtype: DType,
+    /// Its shape.
+    pub shape: Vec<usize>,
+}
 
-/// One tensor of a safetensors file.
-#[derive(Debug, Clone)]
-struct Entry {
-    dtype: DType,
-    shape: Vec<usize>,
-    start: u64,
-    length: usize,
+impl Info {
+    /// Bytes it takes in a file.
+    pub fn bytes(&self) -> u64 {
+        self.shape.iter().map(|&n| n as u64).product::<u64>() * self.dtype.size_in_bytes() as u64
+    }
 }
 
 /// An opened file of weights.
@@ -31,15 +39,8 @@ struct Entry {
 pub enum Weights {
     /// safetensors.
     Safe(Safe),
-    /// A zip archive with a pickle, as `torch.save` writes it.
+    /// What `torch.save` writes.
     Pickled(Pickle),
-}
-
-/// A safetensors file, header read.
-#[derive(Debug)]
-pub struct Safe {
-    path: PathBuf,
-    entries: BTreeMap<String, Entry>,
 }
 
 impl Weights {
@@ -54,109 +55,227 @@ impl Weights {
     /// The file.
     pub fn path(&self) -> &Path {
         match self {
-            Self::Safe(safe) => &safe.path,
+            Self::Safe(safe) => safe.path(),
             Self::Pickled(pickle) => pickle.path(),
+        }
+    }
+
+    /// Names, types and shapes.
+    pub fn infos(&self) -> BTreeMap<String, Info> {
+        let owned = |(name, info): (&str, Info)| (name.to_string(), info);
+        match self {
+            Self::Safe(safe) => safe.infos().map(owned).collect(),
+            Self::Pickled(pickle) => pickle.infos().map(owned).collect(),
         }
     }
 
     /// Names and shapes.
     pub fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
+        self.infos().into_iter().map(|(name, info)| (name, info.shape)).collect()
+    }
+
+    /// The bytes of one tensor as a safetensors file holds them: row by row, the lowest byte first. Fails, naming it,
+    /// when it is absent.
+    pub fn bytes(&self, name: &str) -> Result<Vec<u8>> {
         match self {
-            Self::Safe(safe) => safe.entries.iter().map(|(n, e)| (n.clone(), e.shape.clone())).collect(),
-            Self::Pickled(pickle) => pickle.shapes(),
+            Self::Safe(safe) => safe.bytes(name),
+            Self::Pickled(pickle) => pickle.bytes(name),
         }
     }
 
     /// Reads one tensor, in the dtype it is stored in. Fails, naming it, when it is absent.
     pub fn read(&self, name: &str) -> Result<Tensor> {
-        match self {
-            Self::Safe(safe) => safe.read(name),
-            Self::Pickled(pickle) => pickle.read(name),
-        }
+        let info = match self {
+            Self::Safe(safe) => safe.info(name),
+            Self::Pickled(pickle) => pickle.info(name),
+        };
+        let Info { dtype, shape } = info.ok_or_else(|| Error::field(self.path(), name, "no such tensor"))?;
+        Ok(Tensor::from_raw_buffer(&self.bytes(name)?, dtype, &shape, &Device::Cpu)?)
     }
 }
 
-impl Safe {
-    fn open(path: &Path) -> Result<Self> {
-        let bad = |what: String| Error::file(path, what);
-        let mut file = File::open(path).map_err(|e| Error::file(path, e))?;
-        let length = file.metadata().map_err(|e| Error::file(path, e))?.len();
-        if length < 8 {
-            return Err(bad(format!("{length} bytes are no safetensors file (expected at least 8)")));
-        }
-        let mut size = [0; 8];
-        file.read_exact(&mut size).map_err(|e| Error::file(path, e))?;
-        let size = u64::from_le_bytes(size);
-        if size > HEADER_LIMIT || size > length - 8 {
-            return Err(bad(format!("header of {size} bytes in a file of {length} (truncated?)")));
-        }
-        let mut header = vec![0; size as usize];
-        file.read_exact(&mut header).map_err(|e| Error::file(path, e))?;
-        let header: Value = serde_json::from_slice(&header).map_err(|e| bad(format!("the header is not JSON: {e}")))?;
-        let header = header.as_object().ok_or_else(|| bad("the header is not an object".into()))?;
-        let data = 8 + size;
-        let mut entries = BTreeMap::new();
-        for (name, value) in header.iter().filter(|(name, _)| *name != "__metadata__") {
-            let entry = entry(value, data, length).map_err(|what| Error::field(path, name, what))?;
-            entries.insert(name.clone(), entry);
-        }
-        Ok(Self { path: path.into(), entries })
+/// Opens a regular file and gives its length: a pipe or a device would never end.
+pub(super) fn regular_file(path: &Path) -> Result<(File, u64)> {
+    let metadata = std::fs::metadata(path).map_err(|e| Error::file(path, e))?;
+    if !metadata.is_file() {
+        return Err(Error::file(path, "not a file"));
     }
-
-    fn read(&self, name: &str) -> Result<Tensor> {
-        let entry = self.entries.get(name).ok_or_else(|| Error::field(&self.path, name, "no such tensor"))?;
-        let mut file = File::open(&self.path).map_err(|e| Error::file(&self.path, e))?;
-        file.seek(SeekFrom::Start(entry.start)).map_err(|e| Error::file(&self.path, e))?;
-        let mut bytes = vec![0; entry.length];
-        file.read_exact(&mut bytes).map_err(|e| Error::field(&self.path, name, e.to_string()))?;
-        Ok(Tensor::from_raw_buffer(&bytes, entry.dtype, &entry.shape, &Device::Cpu)?)
-    }
-}
-
-/// Checks one header entry against the length of the file.
-fn entry(value: &Value, data: u64, file: u64) -> std::result::Result<Entry, String> {
-    let dtype = match value["dtype"].as_str() {
-        Some("F32") => DType::F32,
-        Some("F16") => DType::F16,
-        Some("BF16") => DType::BF16,
-        Some("F64") => DType::F64,
-        Some("I64") => DType::I64,
-        Some("I32") => DType::I32,
-        Some("U32") => DType::U32,
-        // Booleans are bytes that only legacy buffers hold.
-        Some("U8" | "BOOL") => DType::U8,
-        other => return Err(format!("dtype {} is not supported", other.unwrap_or("missing"))),
-    };
-    let numbers = |key: &str| -> Option<Vec<u64>> { value[key].as_array()?.iter().map(Value::as_u64).collect() };
-    let shape = numbers("shape").ok_or("shape is not a list of numbers")?;
-    let offsets = numbers("data_offsets").filter(|o| o.len() == 2).ok_or("data_offsets are not two numbers")?;
-    let (start, end) = (offsets[0], offsets[1]);
-    if start > end || end > file - data {
-        return Err(format!("bytes {start} to {end} of {} (truncated?)", file - data));
-    }
-    let bytes = shape.iter().try_fold(dtype.size_in_bytes() as u64, |n, &d| n.checked_mul(d));
-    if bytes != Some(end - start) {
-        return Err(format!("shape {shape:?} does not fill its {} bytes", end - start));
-    }
-    let shape = shape.iter().map(|&d| d as usize).collect();
-    Ok(Entry { dtype, shape, start: data + start, length: (end - start) as usize })
+    Ok((File::open(path).map_err(|e| Error::file(path, e))?, metadata.len()))
 }
 
 /// Reads every tensor of a safetensors file, in the dtypes it is stored in.
 pub fn load(path: &Path) -> Result<BTreeMap<String, Tensor>> {
-    let safe = Safe::open(path)?;
-    safe.entries.keys().map(|name| Ok((name.clone(), safe.read(name)?))).collect()
+    let weights = Weights::Safe(Safe::open(path)?);
+    weights.infos().into_keys().map(|name| Ok((name.clone(), weights.read(&name)?))).collect()
 }
 
-/// Writes a safetensors file with the metadata transformers looks for (`format: pt`); written, synced, renamed.
-pub fn save(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-    let tensors: Vec<(&String, Tensor)> =
-        tensors.iter().map(|(n, t)| Ok((n, t.contiguous()?))).collect::<Result<_>>()?;
+/// A tensor to be written: what it is, and its bytes when they are asked for.
+pub(super) struct Source<'a> {
+    /// Its name in the file.
+    pub name: String,
+    /// Its type and shape in the file.
+    pub info: Info,
+    /// Its bytes in that type, row by row, the lowest byte first.
+    pub bytes: Box<dyn Fn() -> Result<Vec<u8>> + 'a>,
+}
+
+impl<'a> Source<'a> {
+    /// A tensor in memory, written as `dtype`.
+    pub fn tensor(name: &str, tensor: &'a Tensor, dtype: DType) -> Self {
+        let info = Info { dtype, shape: tensor.dims().to_vec() };
+        let called = name.to_string();
+        let bytes = move || {
+            converted(bytes_of(tensor)?, tensor.dtype(), dtype)
+                .map_err(|what| Error::invalid(format!("{called}: {what}")))
+        };
+        Self { name: name.into(), info, bytes: Box::new(bytes) }
+    }
+
+    /// A tensor of a file, written as `dtype`.
+    pub fn file(weights: &'a Weights, name: &str, info: &Info, dtype: DType) -> Self {
+        let (from, asked) = (info.dtype, name.to_string());
+        let bytes = move || {
+            let stored = weights.bytes(&asked)?;
+            converted(stored, from, dtype).map_err(|what| Error::field(weights.path(), &asked, what))
+        };
+        Self { name: name.into(), info: Info { dtype, shape: info.shape.clone() }, bytes: Box::new(bytes) }
+    }
+}
+
+/// A source under the eyes of the writer, which cannot be told of a failure: it is kept for whoever called it.
+struct Asked<'a> {
+    source: Source<'a>,
+    dtype: Dtype,
+    failure: &'a RefCell<Option<Error>>,
+}
+
+impl View for Asked<'_> {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.source.info.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        if self.failure.borrow().is_none() {
+            match (self.source.bytes)() {
+                Ok(bytes) => return bytes.into(),
+                Err(error) => drop(self.failure.replace(Some(error))),
+            }
+        }
+        Cow::Borrowed(&[]) // the file is thrown away
+    }
+
+    fn data_len(&self) -> usize {
+        self.source.info.bytes() as usize
+    }
+}
+
+/// Writes a safetensors file with the metadata transformers looks for (`format: pt`), one tensor at a time; written,
+/// synced, renamed.
+pub(super) fn write<'a>(path: &Path, sources: impl IntoIterator<Item = Source<'a>>) -> Result<()> {
+    let failure = RefCell::new(None);
+    let mut views = Vec::new();
+    for source in sources {
+        let dtype = safe_dtype(source.info.dtype)?;
+        views.push((source.name.clone(), Asked { source, dtype, failure: &failure }));
+    }
     files::write_through(path, |temporary| {
         let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
-        let data = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
-        safetensors::serialize_to_file(data, Some(metadata), temporary).map_err(|e| Error::file(path, e))
+        let written = safetensors::serialize_to_file(views, Some(metadata), temporary);
+        match failure.take() {
+            Some(error) => Err(error),
+            None => written.map_err(|e| Error::file(path, e)),
+        }
     })
+}
+
+/// Writes tensors, each in its own dtype, to a safetensors file.
+pub fn save(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    write(path, tensors.iter().map(|(name, tensor)| Source::tensor(name, tensor, tensor.dtype())))
+}
+
+fn safe_dtype(dtype: DType) -> Result<Dtype> {
+    Ok(match dtype {
+        DType::F64 => Dtype::F64,
+        DType::F32 => Dtype::F32,
+        DType::F16 => Dtype::F16,
+        DType::BF16 => Dtype::BF16,
+        DType::I64 => Dtype::I64,
+        DType::I32 => Dtype::I32,
+        DType::U32 => Dtype::U32,
+        DType::U8 => Dtype::U8,
+        other => return Err(Error::invalid(format!("{other:?} cannot be written (expected a float or an integer)"))),
+    })
+}
+
+/// The elements of a tensor row by row, the lowest byte first.
+fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>> {
+    let flat = tensor.to_device(&Device::Cpu)?.flatten_all()?;
+    macro_rules! bytes {
+        ($ty:ty) => {
+            flat.to_vec1::<$ty>()?.into_iter().flat_map(<$ty>::to_le_bytes).collect()
+        };
+    }
+    Ok(match tensor.dtype() {
+        DType::F64 => bytes!(f64),
+        DType::F32 => bytes!(f32),
+        DType::F16 => bytes!(f16),
+        DType::BF16 => bytes!(bf16),
+        DType::I64 => bytes!(i64),
+        DType::I32 => bytes!(i32),
+        DType::U32 => bytes!(u32),
+        DType::U8 => flat.to_vec1()?,
+        other => return Err(Error::invalid(format!("{other:?} cannot be written (expected a float or an integer)"))),
+    })
+}
+
+/// Elements of the type `from` as elements of the type `to`, rounded to nearest by way of f32, as torch rounds.
+///
+/// # Errors
+/// What is no float, and a number that `to` could only call infinite.
+fn converted(bytes: Vec<u8>, from: DType, to: DType) -> std::result::Result<Vec<u8>, String> {
+    if from == to {
+        return Ok(bytes);
+    }
+    macro_rules! numbers {
+        ($size:literal, $of:expr) => {
+            Box::new(bytes.as_chunks::<$size>().0.iter().map(|&b| $of(b)))
+        };
+    }
+    let numbers: Box<dyn Iterator<Item = f32>> = match from {
+        DType::F64 => numbers!(8, |b| f64::from_le_bytes(b) as f32),
+        DType::F32 => numbers!(4, f32::from_le_bytes),
+        DType::F16 => numbers!(2, |b| f16::from_le_bytes(b).to_f32()),
+        DType::BF16 => numbers!(2, |b| bf16::from_le_bytes(b).to_f32()),
+        other => return Err(format!("dtype {other:?} (expected a float)")),
+    };
+    let fits = |x: f32, finite: bool| match finite || !x.is_finite() {
+        true => Ok(()),
+        false => Err(format!("{x} is out of the range of {to:?}")),
+    };
+    let mut out = Vec::with_capacity(bytes.len() / from.size_in_bytes() * to.size_in_bytes());
+    match to {
+        DType::F32 => numbers.for_each(|x| out.extend(x.to_le_bytes())),
+        DType::F16 => {
+            for x in numbers {
+                let y = f16::from_f32(x);
+                fits(x, y.is_finite())?;
+                out.extend(y.to_le_bytes());
+            }
+        }
+        DType::BF16 => {
+            for x in numbers {
+                let y = bf16::from_f32(x);
+                fits(x, y.is_finite())?;
+                out.extend(y.to_le_bytes());
+            }
+        }
+        other => return Err(format!("{other:?} is no type of weights (expected F32, F16 or BF16)")),
+    }
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -180,16 +299,35 @@ mod tests {
     }
 
     #[test]
-    fn a_hostile_header_allocates_nothing() {
+    fn bytes_are_converted_as_the_tensors_they_are_would_be() {
+        let values = [0.0f32, -1.5, 1e-7, 3.3, 60000.0, f32::INFINITY, 1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0];
+        let tensor = Tensor::new(&values, &Device::Cpu).unwrap();
+        for from in [DType::F32, DType::F16, DType::BF16, DType::F64] {
+            let stored = tensor.to_dtype(from).unwrap();
+            for to in [DType::F32, DType::F16, DType::BF16] {
+                let expected = bytes_of(&stored.to_dtype(DType::F32).unwrap().to_dtype(to).unwrap()).unwrap();
+                let got = converted(bytes_of(&stored).unwrap(), from, to).unwrap();
+                assert_eq!(got, expected, "{from:?} {to:?}");
+            }
+        }
+        let large = bytes_of(&Tensor::new(&[65536.0f32], &Device::Cpu).unwrap()).unwrap();
+        assert!(converted(large.clone(), DType::F32, DType::F16).unwrap_err().contains("65536 is out of the range"));
+        assert!(converted(large, DType::F32, DType::BF16).is_ok());
+    }
+
+    #[test]
+    fn a_source_that_fails_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.safetensors");
-        let header = r#"{"x":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}}"#;
-        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-        bytes.extend(header.as_bytes());
-        std::fs::write(&path, &bytes).unwrap();
-        assert!(load(&path).unwrap_err().to_string().contains("x: shape"));
-        bytes[..8].copy_from_slice(&u64::MAX.to_le_bytes());
-        std::fs::write(&path, &bytes).unwrap();
-        assert!(load(&path).unwrap_err().to_string().contains("header"));
+        let source = |name: &str, fails: bool| Source {
+            name: name.into(),
+            info: Info { dtype: DType::U8, shape: vec![2] },
+            bytes: Box::new(move || if fails { Err(Error::invalid("gone")) } else { Ok(vec![1, 2]) }),
+        };
+        write(&path, [source("a", false), source("b", false)]).unwrap();
+        assert_eq!(load(&path).unwrap()["b"].to_vec1::<u8>().unwrap(), [1, 2]);
+        let error = write(&path, [source("a", false), source("b", true)]).unwrap_err();
+        assert_eq!(error.to_string(), "gone");
+        assert_eq!(load(&path).unwrap().len(), 2);
     }
 }

@@ -1,7 +1,8 @@
 //! Seeded initial values.
 
 use candle_core::{DType, Device, Tensor};
-use rand_distr::{Distribution, StandardNormal};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal, StandardUniform};
 
 use super::streams::{Purpose, Streams};
 use crate::Result;
@@ -16,14 +17,39 @@ pub fn normal(
     dtype: DType,
     device: &Device,
 ) -> Result<Tensor> {
+    let draw = |stream: &mut ChaCha8Rng| {
+        let z: f64 = StandardNormal.sample(stream);
+        std * z
+    };
+    drawn(streams, name, shape, draw, dtype, device)
+}
+
+/// The same with independent entries uniform between `-bound` and `bound`.
+pub fn uniform(
+    streams: &Streams,
+    name: &str,
+    shape: &[usize],
+    bound: f64,
+    dtype: DType,
+    device: &Device,
+) -> Result<Tensor> {
+    let draw = |stream: &mut ChaCha8Rng| {
+        let u: f64 = StandardUniform.sample(stream);
+        bound * (2.0 * u - 1.0)
+    };
+    drawn(streams, name, shape, draw, dtype, device)
+}
+
+fn drawn(
+    streams: &Streams,
+    name: &str,
+    shape: &[usize],
+    draw: impl Fn(&mut ChaCha8Rng) -> f64,
+    dtype: DType,
+    device: &Device,
+) -> Result<Tensor> {
     let mut stream = streams.stream(Purpose("init"), name_key(name), 0, 0);
-    let count = shape.iter().product();
-    let values: Vec<f64> = (0..count)
-        .map(|_| {
-            let z: f64 = StandardNormal.sample(&mut stream);
-            std * z
-        })
-        .collect();
+    let values: Vec<f64> = (0..shape.iter().product()).map(|_| draw(&mut stream)).collect();
     Ok(Tensor::from_vec(values, shape, device)?.to_dtype(dtype)?)
 }
 

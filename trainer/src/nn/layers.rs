@@ -1,16 +1,18 @@
 //! Layers: parameters taken from a [`Store`] and one differentiable operation each.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
+use super::lora::Adapter;
 use super::ops;
 use super::store::Store;
 use crate::Result;
 
-/// `x W^T + b`.
+/// `x W^T + b`, with a low-rank correction where the store holds an adapter for it.
 #[derive(Debug, Clone)]
 pub struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
+    adapter: Option<Adapter>,
 }
 
 impl Linear {
@@ -18,22 +20,43 @@ impl Linear {
     pub fn new(store: &Store, prefix: &str, inputs: usize, outputs: usize, bias: bool) -> Result<Self> {
         let weight = store.get(&format!("{prefix}.weight"), &[outputs, inputs])?;
         let bias = bias.then(|| store.get(&format!("{prefix}.bias"), &[outputs])).transpose()?;
-        Ok(Self { weight, bias })
+        Ok(Self { weight, bias, adapter: store.adapter(prefix) })
+    }
+
+    /// A map without a bias whose weight `[outputs, inputs]` is another layer's (a tied head).
+    pub fn tied(weight: &Tensor) -> Self {
+        Self { weight: weight.clone(), bias: None, adapter: None }
     }
 
     /// `x`: `[.., inputs]`; gives `[.., outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        ops::linear::linear(x, &self.weight, self.bias.as_ref())
+        match &self.adapter {
+            Some(adapter) => adapter.forward(x, &self.weight, self.bias.as_ref()),
+            None => ops::linear::linear(x, &self.weight, self.bias.as_ref()),
+        }
     }
 
-    /// The weight `[outputs, inputs]`.
-    pub fn weight(&self) -> &Tensor {
-        &self.weight
+    /// [`Linear::forward`] in f32 at least, whatever the weights' type: for heads whose outputs differ by little.
+    pub fn forward_wide(&self, x: &Tensor) -> Result<Tensor> {
+        let bias = self.bias.as_ref().map(widened).transpose()?;
+        ops::linear::linear(&widened(x)?, &widened(&self.weight()?)?, bias.as_ref())
+    }
+
+    /// The weight `[outputs, inputs]`, its adapter's correction included.
+    pub fn weight(&self) -> Result<Tensor> {
+        match &self.adapter {
+            Some(adapter) => adapter.effective(&self.weight),
+            None => Ok(self.weight.clone()),
+        }
     }
 
     /// The same layer without gradients, on the same storage.
     pub fn detached(&self) -> Self {
-        Self { weight: self.weight.detach(), bias: self.bias.as_ref().map(Tensor::detach) }
+        Self {
+            weight: self.weight.detach(),
+            bias: self.bias.as_ref().map(Tensor::detach),
+            adapter: self.adapter.as_ref().map(Adapter::detached),
+        }
     }
 }
 
@@ -113,5 +136,13 @@ impl Embedding {
     /// The same layer without gradients, on the same storage.
     pub fn detached(&self) -> Self {
         Self { weight: self.weight.detach() }
+    }
+}
+
+/// `x` in f32 where it is narrower.
+pub(crate) fn widened(x: &Tensor) -> Result<Tensor> {
+    match x.dtype() {
+        DType::F16 | DType::BF16 => Ok(x.to_dtype(DType::F32)?),
+        _ => Ok(x.clone()),
     }
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 
+use super::lora::{self, Adapter, DOWN, UP};
 use crate::{Error, Result};
 
 /// Gradients by parameter name, in sorted order; each has its parameter's shape and dtype.
@@ -20,13 +21,26 @@ struct Parameter {
     trainable: bool,
 }
 
+impl Parameter {
+    /// For use in a layer.
+    fn tensor(&self) -> Tensor {
+        match self.trainable {
+            true => self.var.as_tensor().clone(),
+            false => self.var.as_detached_tensor(),
+        }
+    }
+}
+
 /// Parameters of one model (a policy, a critic, a reward model), all of one float dtype on one device.
 ///
 /// Names are those of the files (`gpt_neox.embed_in.weight`). Freezing is decided before layers are built:
-/// [`Store::get`] hands out what the parameter is at that moment.
+/// [`Store::get`] hands out what the parameter is at that moment. What was put beside the model ([`Store::adapt`],
+/// [`Store::replace`]) is used from then on; [`Store::base`] is the model without it.
 #[derive(Debug, Clone)]
 pub struct Store {
     parameters: BTreeMap<String, Parameter>,
+    /// Scaling of the adapter of each adapted module.
+    scalings: BTreeMap<String, f64>,
     gradients: Gradients,
     dtype: DType,
     device: Device,
@@ -35,7 +49,8 @@ pub struct Store {
 impl Store {
     /// An empty store. `dtype` is the type of every parameter: f32 for language models, f64 for exact worlds.
     pub fn new(dtype: DType, device: &Device) -> Self {
-        Self { parameters: BTreeMap::new(), gradients: BTreeMap::new(), dtype, device: device.clone() }
+        let (parameters, scalings, gradients) = Default::default();
+        Self { parameters, scalings, gradients, dtype, device: device.clone() }
     }
 
     /// A store holding `tensors`, each converted to `dtype` and trainable.
@@ -61,19 +76,60 @@ impl Store {
         Ok(())
     }
 
-    /// The parameter `name` for use in a layer: the variable itself when trainable, detached when frozen.
-    /// Fails, naming it, when it is absent or its shape is not `shape`.
+    /// Puts a low-rank adapter `scaling * up down` beside the linear map `module`, trainable.
+    /// `down`: `[rank, inputs]`; `up`: `[outputs, rank]`.
+    ///
+    /// # Errors
+    /// When there is no such map, it has an adapter, or the factors do not fit it; nothing is changed then.
+    pub fn adapt(&mut self, module: &str, down: &Tensor, up: &Tensor, scaling: f64) -> Result<()> {
+        let weight = self.parameter(&format!("{module}.weight"))?.var.dims();
+        let fits = matches!((weight, down.dims(), up.dims()), ([o, i], [r, inputs], [outputs, rank])
+            if (inputs, outputs, rank) == (i, o, r) && *r > 0);
+        if !fits {
+            let what = format!("factors {:?} and {:?} do not fit a weight {weight:?}", up.dims(), down.dims());
+            return Err(Error::invalid(format!("{module}: {what}")));
+        }
+        self.insert(format!("{module}.{DOWN}"), down)?;
+        self.insert(format!("{module}.{UP}"), up)?;
+        self.scalings.insert(module.into(), scaling);
+        Ok(())
+    }
+
+    /// The adapter of the linear map `module`, if it has one; its factors are as [`Store::get`] gives them.
+    pub fn adapter(&self, module: &str) -> Option<Adapter> {
+        let scaling = *self.scalings.get(module)?;
+        let factor = |part: &str| self.parameters.get(&format!("{module}.{part}")).map(Parameter::tensor);
+        Some(Adapter { down: factor(DOWN)?, up: factor(UP)?, scaling })
+    }
+
+    /// Puts a trainable copy beside the parameter `name`, used instead of it, with the values of `tensor`.
+    ///
+    /// # Errors
+    /// When there is no such parameter, it has a copy, or the shapes differ.
+    pub fn replace(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
+        let expected = self.parameter(name)?.var.dims();
+        if tensor.dims() != expected {
+            return Err(Error::invalid(format!("{name}: shape {:?} (expected {expected:?})", tensor.dims())));
+        }
+        self.insert(lora::saved(name), tensor)
+    }
+
+    fn parameter(&self, name: &str) -> Result<&Parameter> {
+        self.parameters.get(name).ok_or_else(|| Error::invalid(format!("{name}: no such parameter")))
+    }
+
+    /// The parameter `name` for use in a layer, or the copy that replaces it: the variable itself when trainable, detached
+    /// when frozen. Fails, naming it, when it is absent or its shape is not `shape`.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let parameter =
-            self.parameters.get(name).ok_or_else(|| Error::invalid(format!("{name}: no such parameter")))?;
+        let parameter = match self.parameters.get(&lora::saved(name)) {
+            Some(copy) => copy,
+            None => self.parameter(name)?,
+        };
         if parameter.var.dims() != shape {
             let found = parameter.var.dims();
             return Err(Error::invalid(format!("{name}: shape {found:?} (expected {shape:?})")));
         }
-        Ok(match parameter.trainable {
-            true => parameter.var.as_tensor().clone(),
-            false => parameter.var.as_detached_tensor(),
-        })
+        Ok(parameter.tensor())
     }
 
     /// Freezes the parameters whose name satisfies `predicate` and makes all others trainable.
@@ -86,24 +142,44 @@ impl Store {
     }
 
     /// A store of the same names that shares this one's storage and is frozen whole: what a sampler or a reference
-    /// reads. It always sees the current values; [`Store::copy`] makes one that does not.
+    /// reads. It always sees the current values; [`Store::reference`] makes one that does not.
     pub fn detached(&self) -> Self {
-        let parameters = self
-            .parameters
-            .iter()
-            .map(|(name, p)| (name.clone(), Parameter { var: p.var.clone(), trainable: false }))
-            .collect();
-        Self { parameters, gradients: BTreeMap::new(), dtype: self.dtype, device: self.device.clone() }
+        let mut detached = Self { gradients: BTreeMap::new(), ..self.clone() };
+        detached.parameters.values_mut().for_each(|parameter| parameter.trainable = false);
+        detached
     }
 
-    /// A store with copied values and the same trainable names: a reference policy that stays where it is.
-    pub fn copy(&self) -> Result<Self> {
-        let mut copy = Self::new(self.dtype, &self.device);
-        for (name, parameter) in &self.parameters {
-            copy.insert(name.clone(), parameter.var.as_tensor())?;
+    /// The model without what was put beside it, on the same storage and frozen whole.
+    pub fn base(&self) -> Self {
+        let mut base = self.detached();
+        base.parameters.retain(|name, _| !lora::is_beside(name));
+        base.scalings.clear();
+        base
+    }
+
+    /// The model as it is now, as a store that stays where it is, frozen whole: adapters are left out (fresh ones correct
+    /// nothing), trainable parameters are copied, and frozen ones, which never move, are shared.
+    pub fn reference(&self) -> Result<Self> {
+        let mut reference = self.base();
+        for (name, parameter) in &mut reference.parameters {
+            if self.parameters[name].trainable {
+                parameter.var = Var::from_tensor(&parameter.var.as_detached_tensor().copy()?)?;
+            }
         }
-        copy.freeze(|name| !self.parameters[name].trainable);
-        Ok(copy)
+        Ok(reference)
+    }
+
+    /// The model with what was put beside it worked into its parameters: `W + s B A` (see [`Adapter::merged`]), and copies in
+    /// the place of what they replace.
+    pub fn merged(&self) -> Result<Self> {
+        let mut merged = Self::new(self.dtype, &self.device);
+        for name in self.names().filter(|name| !lora::is_beside(name)) {
+            let shape = self.parameters[name].var.dims();
+            let weight = self.get(name, shape)?;
+            let adapter = name.strip_suffix(".weight").and_then(|module| self.adapter(module));
+            merged.insert(name, &adapter.map_or(Ok(weight.clone()), |adapter| adapter.merged(&weight))?)?;
+        }
+        Ok(merged)
     }
 
     /// Trainable variables with their names, in sorted order.
@@ -139,12 +215,19 @@ impl Store {
     /// Overwrites the values of every parameter in place (layers built from this store see them).
     /// Fails, before anything is written, when a name is missing or unknown or a shape differs.
     pub fn set(&self, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-        if let Some(name) = tensors.keys().find(|name| !self.parameters.contains_key(*name)) {
-            return Err(Error::invalid(format!("{name}: unknown parameter")));
+        if let Some(name) = self.names().find(|name| !tensors.contains_key(*name)) {
+            return Err(Error::invalid(format!("{name}: missing parameter")));
         }
-        let mut values = Vec::with_capacity(self.parameters.len());
-        for (name, parameter) in &self.parameters {
-            let tensor = tensors.get(name).ok_or_else(|| Error::invalid(format!("{name}: missing parameter")))?;
+        self.set_some(tensors)
+    }
+
+    /// Overwrites the values of the parameters that `tensors` names, in place.
+    /// Fails, before anything is written, when a name is unknown or a shape differs.
+    pub fn set_some(&self, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+        let mut values = Vec::with_capacity(tensors.len());
+        for (name, tensor) in tensors {
+            let unknown = || Error::invalid(format!("{name}: unknown parameter"));
+            let parameter = self.parameters.get(name).ok_or_else(unknown)?;
             if tensor.dims() != parameter.var.dims() {
                 let (found, expected) = (tensor.dims(), parameter.var.dims());
                 return Err(Error::invalid(format!("{name}: shape {found:?} (expected {expected:?})")));
@@ -160,13 +243,13 @@ impl Store {
     }
 
     /// Adds the gradients of one backward pass: the first one seen is taken, later ones are added, in sorted order of
-    /// names. Only trainable parameters are looked at; everything else in `grads` is left to be dropped.
-    pub fn accumulate(&mut self, grads: &GradStore) -> Result<()> {
+    /// names. Only trainable parameters are looked at; everything else in `grads` is dropped.
+    pub fn accumulate(&mut self, mut grads: GradStore) -> Result<()> {
         for (name, parameter) in self.parameters.iter().filter(|(_, p)| p.trainable) {
-            let Some(new) = grads.get(parameter.var.as_tensor()) else { continue };
+            let Some(new) = grads.remove(parameter.var.as_tensor()) else { continue };
             // An attached gradient would keep the activations alive.
             let sum = match self.gradients.get(name) {
-                Some(sum) => sum.add(new)?.detach(),
+                Some(sum) => sum.add(&new)?.detach(),
                 None => new.detach(),
             };
             self.gradients.insert(name.clone(), sum);
@@ -204,7 +287,7 @@ mod tests {
             let (a, b) = (store.get("a", &[2]).unwrap(), store.get("b", &[2]).unwrap());
             for _ in 0..2 {
                 let loss = (&a * &b).unwrap().sum_all().unwrap();
-                store.accumulate(&loss.backward().unwrap()).unwrap();
+                store.accumulate(loss.backward().unwrap()).unwrap();
             }
             assert!(store.missing_gradients().is_empty());
             let gradients = store.take_gradients();
@@ -216,14 +299,55 @@ mod tests {
     }
 
     #[test]
-    fn a_detached_twin_sees_an_update_and_a_copy_does_not() {
+    fn a_detached_twin_sees_an_update_and_a_reference_does_not() {
         let store = store(DType::F32);
-        let (twin, copy) = (store.detached().get("a", &[2]).unwrap(), store.copy().unwrap().get("a", &[2]).unwrap());
+        let (twin, copy) = (store.detached(), store.reference().unwrap());
+        let (twin, copy) = (twin.get("a", &[2]).unwrap(), copy.get("a", &[2]).unwrap());
         let mut values = store.to_tensors();
         values.insert("a".into(), Tensor::new(&[5.0f32, 6.0], &Device::Cpu).unwrap());
         store.set(&values).unwrap();
         assert_eq!(twin.to_vec1::<f32>().unwrap(), [5.0, 6.0]);
         assert_eq!(copy.to_vec1::<f32>().unwrap(), [1.0, -1.0]);
+    }
+
+    #[test]
+    fn the_base_of_an_adapted_store_shares_its_storage_and_the_merged_one_computes_the_same() {
+        let tensor = |name: &str, shape: &[usize]| {
+            crate::nn::normal(&crate::nn::Streams::new(2), name, shape, 1.0, DType::F64, &Device::Cpu).unwrap()
+        };
+        let mut store = Store::load([("m.weight".into(), tensor("w", &[3, 4]))], DType::F64, &Device::Cpu).unwrap();
+        store.freeze(|_| true);
+        store.adapt("m", &tensor("a", &[2, 4]), &tensor("b", &[3, 2]), 0.5).unwrap();
+        let names: Vec<&str> = store.trainable().map(|(name, _)| name).collect();
+        assert_eq!(names, ["m.lora_A.weight", "m.lora_B.weight"]);
+        let layer = |store: &Store| crate::nn::Linear::new(store, "m", 4, 3, false).unwrap();
+        let x = tensor("x", &[5, 4]);
+        let apply = |store: &Store| layer(store).forward(&x).unwrap();
+        let (adapted, base) = (apply(&store), apply(&store.base()));
+        let merged = apply(&store.merged().unwrap());
+        let distance = |a: &Tensor, b: &Tensor| (a - b).unwrap().abs().unwrap().sum_all().unwrap().to_scalar::<f64>();
+        assert!(distance(&adapted, &merged).unwrap() < 1e-12 && distance(&adapted, &base).unwrap() > 1.0);
+        let effective = x.matmul(&layer(&store).weight().unwrap().t().unwrap()).unwrap();
+        assert!(distance(&adapted, &effective).unwrap() < 1e-12);
+        // moving the base's weight moves what is built on it
+        let mut values = store.base().to_tensors();
+        values.insert("m.weight".into(), tensor("other", &[3, 4]));
+        store.base().set(&values).unwrap();
+        assert!(distance(&apply(&store), &adapted).unwrap() > 1.0);
+        let error = store.adapt("m", &tensor("a", &[2, 5]), &tensor("b", &[3, 2]), 1.0).unwrap_err().to_string();
+        assert_eq!(error, "m: factors [3, 2] and [2, 5] do not fit a weight [3, 4]");
+    }
+
+    #[test]
+    fn a_replaced_parameter_is_used_until_the_base_is_asked_for() {
+        let mut store = store(DType::F32);
+        store.freeze(|_| true);
+        store.replace("a", &Tensor::new(&[8.0f32, 9.0], &Device::Cpu).unwrap()).unwrap();
+        let value = |store: &Store| store.get("a", &[2]).unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(value(&store), [8.0, 9.0]);
+        assert_eq!(value(&store.base()), [1.0, -1.0]);
+        assert_eq!(value(&store.merged().unwrap()), [8.0, 9.0]);
+        assert_eq!(store.trainable().count(), 1);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! `state.json` is written last and the folder is renamed into its place, so a checkpoint is whole or not there.
 
 use crate::algorithm::update::Optimizer;
+use crate::models::card::Card;
 use crate::models::tensors;
 use crate::nn::{AdamW, AdamWSettings};
 use crate::world::text::Text;
@@ -36,22 +37,14 @@ pub struct State {
 ///
 /// # Errors
 /// When something cannot be written; then the earlier one is still there.
-pub fn save(folder: &Path, world: &Text, optimizer: &Optimizer, state: &State) -> Result<()> {
+pub fn save(folder: &Path, world: &Text, optimizer: &Optimizer, state: &State, card: &Card) -> Result<()> {
     files::write_folder(folder, |at| {
         world.save(at)?;
+        files::write_whole(&at.join("README.md"), |w| w.write_all(card.text().as_bytes()))?;
         tensors::save(&at.join(MOMENTS), &optimizer.adamw.to_tensors(world.parameters())?)?;
         let text = serde_json::to_string_pretty(state).expect("plain data");
         files::write_whole(&at.join(STATE), |w| w.write_all(text.as_bytes()))
     })
-    .map_err(|error| name_folder(error, folder))
-}
-
-/// Errors inside the temporary folder are about `folder` as far as a reader is concerned.
-fn name_folder(error: Error, folder: &Path) -> Error {
-    match error {
-        Error::File { file, what } => Error::File { file: folder.join(file.file_name().unwrap_or_default()), what },
-        other => other,
-    }
 }
 
 /// The state of the checkpoint in `folder`.

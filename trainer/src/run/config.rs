@@ -3,6 +3,8 @@
 //! A preset names every key. Whatever is laid over it (`--config FILE`, `--set a.b=c`) may name only those, and with
 //! values of the same type, so a misspelt key is an error that names the nearest one.
 
+use crate::models::peft::{self, LoraConfig, Modules};
+use crate::models::{DecoderConfig, Trained};
 use crate::nn::Decay;
 use crate::{Error, Result};
 use rebel_theory::objective::Eta;
@@ -31,6 +33,8 @@ pub struct Config {
     pub reward: SupervisedConfig,
     /// Which method the online stage uses.
     pub online: OnlineConfig,
+    /// What of the policy the online stage trains.
+    pub train: TrainConfig,
     /// What is measured while training.
     pub eval: EvalConfig,
 }
@@ -149,6 +153,45 @@ pub struct OnlineConfig {
     pub optimizer: OptimizerConfig,
 }
 
+/// Which parameters of the policy the online stage trains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// All of them.
+    Full,
+    /// A low-rank adapter beside the model; its checkpoints hold the adapter alone.
+    Lora,
+    /// The last blocks, the final norm and the output head.
+    LastBlocks,
+}
+
+/// What is trained, and at which cost in memory.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    pub part: Part,
+    /// Blocks that `last-blocks` trains.
+    pub blocks: usize,
+    /// Gradient checkpointing: blocks are computed again in the backward.
+    pub recompute: bool,
+    /// Whether the end of the run also writes the adapter worked into the model's weights, to `merged/`.
+    pub merge: bool,
+    pub lora: LoraSettings,
+}
+
+/// The adapter that `lora` trains.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoraSettings {
+    pub rank: usize,
+    /// Corrections are multiplied by alpha / rank.
+    pub alpha: f64,
+    /// By alpha / sqrt(rank) instead.
+    pub rslora: bool,
+    /// Names of adapted modules; none: the family's default, `all-linear`: every linear map but the head.
+    pub targets: Vec<String>,
+}
+
 /// What is measured on validation prompts in the online stage.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -222,6 +265,37 @@ impl Config {
         Ok(Eta::new(self.online.eta)?)
     }
 
+    /// Longest text the models see, tokens.
+    pub fn longest(&self) -> usize {
+        self.world.prompt_length + self.online.response_length
+    }
+
+    /// The transformer, for a vocabulary of `vocab`.
+    pub fn decoder(&self, vocab: usize) -> DecoderConfig {
+        let m = &self.model;
+        let neox = DecoderConfig::neox(vocab, m.hidden, m.layers, m.heads, 2 * self.longest());
+        DecoderConfig { inner: m.intermediate, ..neox }
+    }
+
+    /// What of the policy is trained; `base`: where an adapter says that its model is.
+    pub fn trained(&self, base: &str) -> Trained {
+        let (t, lora) = (&self.train, &self.train.lora);
+        match t.part {
+            Part::Full => Trained::Full,
+            Part::LastBlocks => Trained::LastBlocks(t.blocks),
+            Part::Lora => Trained::Adapter(LoraConfig {
+                rank_stabilised: lora.rslora,
+                targets: match lora.targets.as_slice() {
+                    [] => Modules::Default,
+                    [all] if all == "all-linear" => Modules::AllLinear,
+                    names => Modules::Named(names.to_vec()),
+                },
+                base: Some(base.into()),
+                ..LoraConfig::new(lora.rank, lora.alpha)
+            }),
+        }
+    }
+
     fn check(&self, file: &Path) -> Result<()> {
         let at_least = |key: &str, value: usize, least: usize| match value {
             v if v < least => Err(Error::field(file, key, format!("{v} is too small (expected at least {least})"))),
@@ -282,6 +356,17 @@ impl Config {
             return Err(Error::field(file, "online.missing_eos", what));
         }
         o.optimizer.check(file, "online")?;
+        let t = &self.train;
+        if t.blocks == 0 || t.blocks > m.layers {
+            let what = format!("{} of {} blocks (expected at least 1 and no more than there are)", t.blocks, m.layers);
+            return Err(Error::field(file, "train.blocks", what));
+        }
+        at_least("train.lora.rank", t.lora.rank, 1)?;
+        positive("train.lora.alpha", t.lora.alpha)?;
+        if let Trained::Adapter(lora) = self.trained("") {
+            let fits = peft::check(&lora, &self.decoder(w.vocabulary));
+            fits.map_err(|(field, what)| Error::field(file, format!("train.lora ({field})"), what))?;
+        }
         at_least("eval.every", self.eval.every, 1)?;
         at_least("eval.prompts", self.eval.prompts, 1)
     }
@@ -429,12 +514,28 @@ mod tests {
             ),
             ("online.algorithm=ppo", "--set: "),
             ("online.samples=3", "online.samples: 3 samples a prompt (expected 2"),
+            ("train.part=some", "--set: "),
+            ("train.blocks=9", "train.blocks: 9 of 3 blocks"),
+            ("train.lora.rank=0", "train.lora.rank: 0 is too small"),
+            ("train.lora.targets=[\"dense\", 3]", "--set: "),
             ("model.heads=7", "model.heads: 7 heads do not divide"),
             ("online", "--set online: not an assignment"),
             ("seed=-1", "seed"),
         ] {
             let error = resolve(&[set]).unwrap_err().to_string();
             assert!(error.contains(part) && !error.contains('\n'), "{set}: {error}");
+        }
+    }
+
+    #[test]
+    fn an_adapter_that_cannot_be_is_refused_before_anything_runs() {
+        for (set, part) in [
+            ("train.lora.targets=[\"q_proj\"]", "train.lora (target_modules): no linear map of the model is meant"),
+            ("train.lora.rank=1000", "train.lora (r): 1000 is no rank for gpt_neox.layers.0.attention.query_key_value"),
+        ] {
+            let error = resolve(&["train.part=lora", set]).unwrap_err().to_string();
+            assert!(error.contains(part) && !error.contains('\n'), "{set}: {error}");
+            assert!(resolve(&[set]).is_ok());
         }
     }
 

@@ -6,12 +6,15 @@
 //!   data/                  the world: posts, references, comparisons, tokenizer
 //!   metrics.jsonl          one JSON object an update or iteration
 //!   samples.jsonl          prompts and responses with their rewards
-//!   checkpoints/STAGE/     a Hugging Face folder, with optimizer.safetensors and state.json beside the weights
+//!   checkpoints/STAGE/     a Hugging Face (or PEFT) folder with its card; optimizer.safetensors and state.json beside the
+//!                          weights
+//!   merged/                on request: the trained adapter worked into the model's weights
 //! ```
 //!
 //! A stage is finished when its checkpoint says so. Interrupted, the online stage goes on from its last checkpoint, and a
 //! supervised one, which is short, starts again; either way the run ends with the bytes of an uninterrupted one.
 
+mod card;
 pub mod checkpoint;
 pub mod config;
 pub mod metrics;
@@ -19,13 +22,16 @@ mod online;
 mod supervised;
 mod world;
 
-use crate::nn::Streams;
+use crate::nn::{Place, Streams};
 use crate::{Error, Result, files};
 use checkpoint::State;
 use config::Config;
 use metrics::JsonLines;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+
+/// Folder of the final policy with its adapter worked into the weights.
+const MERGED: &str = "merged";
 
 /// The steps of an experiment, in order. Each reads what the earlier ones wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +94,7 @@ pub enum Mode {
 pub struct Run {
     folder: PathBuf,
     config: Config,
+    place: Place,
     metrics: JsonLines,
     samples: JsonLines,
     streams: Streams,
@@ -96,12 +103,12 @@ pub struct Run {
 }
 
 impl Run {
-    /// Opens `folder` for `config`.
+    /// Opens `folder` for `config`; models will live in `place`, which is no part of a run's settings.
     ///
     /// # Errors
     /// When the folder holds a run and `mode` is [`Mode::New`], is to be resumed and was made with other settings, or is
     /// something else than a run.
-    pub fn open(folder: &Path, config: Config, mode: Mode) -> Result<Self> {
+    pub fn open(folder: &Path, config: Config, mode: Mode, place: &Place) -> Result<Self> {
         let settings = folder.join("config.toml");
         if folder.exists() && mode != Mode::Resume {
             let empty = std::fs::read_dir(folder).map_err(|e| Error::file(folder, e))?.next().is_none();
@@ -144,6 +151,7 @@ impl Run {
             streams: Streams::new(config.seed),
             folder: folder.into(),
             config,
+            place: place.clone(),
             _lock: lock,
         })
     }
@@ -230,7 +238,7 @@ fn remove_run(folder: &Path) -> Result<()> {
         let path = path.to_path_buf();
         move |e: std::io::Error| Error::file(path, e)
     };
-    for name in ["data", "checkpoints"] {
+    for name in ["data", "checkpoints", MERGED] {
         let path = folder.join(name);
         if path.is_dir() {
             std::fs::remove_dir_all(&path).map_err(failed(&path))?;

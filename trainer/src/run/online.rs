@@ -2,7 +2,7 @@
 
 use super::config::Method;
 use super::metrics::{Record, TIME, mean};
-use super::{Event, Run, Stage, Watch, checkpoint};
+use super::{Event, MERGED, Run, Stage, Watch, checkpoint};
 use crate::Result;
 use crate::algorithm::Objective;
 use crate::algorithm::online::{Iteration, Online};
@@ -10,13 +10,11 @@ use crate::algorithm::rebel::Rebel;
 use crate::algorithm::rloo::Rloo;
 use crate::data::jsonl::Reference;
 use crate::files;
-use crate::models::hf;
 use crate::nn::{Schedule, Streams};
 use crate::reward::{Recipe, Rewarded, Score};
 use crate::rewards::{Gold, LearnedReward};
 use crate::world::text::{Prompt, Response, Text};
 use crate::world::{Ask, Group, Outputs, Trajectory, World};
-use candle_core::{DType, Device};
 use ndarray::arr2;
 use rebel_theory::objective;
 use serde_json::json;
@@ -51,14 +49,15 @@ impl Run {
         let o = self.config.online.clone();
         let at = self.checkpoint(Stage::Online);
         let standing = self.standing(Stage::Online)?;
-        let (_, reference) = hf::load(&self.checkpoint(Stage::Sft), DType::F32, &Device::Cpu)?;
-        let from = if standing.is_some() { Stage::Online } else { Stage::Sft };
-        let mut world = self.load_policy(from)?.with_reference(&reference)?;
+        let training = self.config.trained(&format!("../{}", Stage::Sft.name()));
+        let policy = self.load_policy(Stage::Sft)?;
+        let mut world = policy.begin(training, self.config.train.recompute, &self.streams)?;
         let mut optimizer = o.optimizer.build(o.micro_batch);
         if standing.is_some() {
+            world.restore(&at)?;
             optimizer.adamw = checkpoint::load_moments(&at, o.optimizer.settings(), &world)?;
         }
-        let mut score = LearnedReward::load(&self.checkpoint(Stage::Reward), self.tokenizer()?)?;
+        let mut score = LearnedReward::load(&self.checkpoint(Stage::Reward), &self.place)?;
         score.count_from(standing.as_ref().map_or(0, |s| s.queries));
         let prompts = self.prompts("train", world.tokenizer(), watch)?;
         let validation = self.prompts("validation", world.tokenizer(), watch)?;
@@ -113,10 +112,13 @@ impl Run {
             let last = done == o.iterations;
             if last {
                 self.final_evaluation("policy", &world, &validation, watch)?;
+                if self.config.train.merge {
+                    files::write_folder(&self.folder.join(MERGED), |folder| world.save_merged(folder))?;
+                }
             }
             if last || done % o.checkpoint_every == 0 {
                 let state = self.state(Stage::Online, done, last, score.queries())?;
-                checkpoint::save(&at, &world, &optimizer, &state)?;
+                checkpoint::save(&at, &world, &optimizer, &state, &self.card(Stage::Online, &state))?;
             }
         }
         Ok(())
@@ -206,7 +208,7 @@ impl Run {
             .into_iter()
             .flatten()
             .collect();
-        let mut learned = LearnedReward::load(&self.checkpoint(Stage::Reward), self.tokenizer()?)?;
+        let mut learned = LearnedReward::load(&self.checkpoint(Stage::Reward), &self.place)?;
         let flat: Vec<&Trajectory<Response>> = drawn.iter().collect();
         let recipe = self.recipe();
         let raw = learned.score(&flat)?;

@@ -10,8 +10,7 @@ use crate::algorithm::sft::Sft;
 use crate::algorithm::supervised::Supervised;
 use crate::algorithm::update::{Optimizer, evaluate};
 use crate::data::format::END_OF_TEXT;
-use crate::models::config::DecoderConfig;
-use crate::models::scalar::ScalarModel;
+use crate::models::reward::{Kind, RewardConfig, RewardModel};
 use crate::models::tokenizer::Tokenizer;
 use crate::models::{hf, parameters};
 use crate::nn::{AdamW, AdamWSettings, Schedule, Temperature};
@@ -19,7 +18,6 @@ use crate::tiny;
 use crate::world::Group;
 use crate::world::text::{Response, Sampling, Text};
 use crate::{Error, Result};
-use candle_core::{DType, Device};
 use std::time::Instant;
 
 impl SupervisedConfig {
@@ -46,11 +44,11 @@ impl Run {
     /// Next-token prediction on the corpus, from random weights.
     pub(super) fn pretrain(&mut self, watch: &mut Watch<'_>) -> Result<()> {
         let tokenizer = self.tokenizer()?;
-        let config = self.shape(tokenizer.vocab_len());
-        let store = parameters::initial(&config, &self.streams, DType::F32, &Device::Cpu)?;
+        let config = self.config.decoder(tokenizer.vocab_len());
+        let store = parameters::initial(&config, &self.streams, self.place.dtype, &self.place.device)?;
         let sampling = Sampling { temperature: Temperature::ONE, ..self.sampling(&tokenizer)? };
         let mut world = Text::policy(config, store, tokenizer, sampling)?;
-        let longest = self.longest();
+        let longest = self.config.longest();
         let documents = tiny::corpus(self.config.seed, self.config.world.corpus as u64);
         let texts = documents.map(|text| text + END_OF_TEXT).enumerate();
         let data = texts.map(|(row, text)| whole_text(&world, row, &text, longest)).collect::<Result<Vec<_>>>()?;
@@ -79,9 +77,10 @@ impl Run {
     pub(super) fn reward(&mut self, watch: &mut Watch<'_>) -> Result<()> {
         let tokenizer = self.tokenizer()?;
         self.compare_samples(&self.load_policy(Stage::Sft)?, watch)?;
-        let (config, language_model) = hf::load(&self.checkpoint(Stage::Sft), DType::F32, &Device::Cpu)?;
-        let store = ScalarModel::initial(&config, &language_model, &self.streams)?;
-        let mut world = Text::reward_model(config, store, 0.0, tokenizer)?;
+        let (decoder, language_model) = hf::load(&self.checkpoint(Stage::Sft), self.place.dtype, &self.place.device)?;
+        let config = RewardConfig { decoder, kind: Kind::Scalar { shift: 0.0 }, pad: None };
+        let store = RewardModel::initial(&config, &language_model, &self.streams)?;
+        let mut world = Text::reward_model(&config, store, tokenizer)?;
         let rows = |run: &Self, split: &str, world: &Text, watch: &mut Watch<'_>| -> Result<Vec<Group<Response>>> {
             let rows = run.comparisons(split, world.tokenizer(), watch)?;
             rows.iter().enumerate().map(|(row, c)| comparison(world, row, c)).collect()
@@ -145,24 +144,25 @@ impl Run {
         }
         if stage == Stage::Reward {
             let shift = self.shift(world, watch)?;
-            world.set_shift(shift);
+            world.set_shift(shift)?;
         }
         let state = self.state(stage, settings.updates, true, 0)?;
-        checkpoint::save(&self.checkpoint(stage), world, &optimizer, &state)
+        checkpoint::save(&self.checkpoint(stage), world, &optimizer, &state, &self.card(stage, &state))
     }
 
     /// Prompts with their references as texts to learn whole.
     fn reference_texts(&self, split: &str, world: &Text, watch: &mut Watch<'_>) -> Result<Vec<Group<Response>>> {
         let rows = self.references(split, world.tokenizer(), watch)?;
         let texts = rows.iter().map(|r| format!("{}{}", r.query, r.reference_response)).enumerate();
-        let groups =
-            texts.map(|(row, text)| whole_text(world, row, &text, self.longest())).collect::<Result<Vec<_>>>()?;
+        let groups = texts
+            .map(|(row, text)| whole_text(world, row, &text, self.config.longest()))
+            .collect::<Result<Vec<_>>>()?;
         Ok(groups.into_iter().flatten().collect())
     }
 
     /// The policy that `stage` left.
     pub(super) fn load_policy(&self, stage: Stage) -> Result<Text> {
-        let (config, store) = hf::load(&self.checkpoint(stage), DType::F32, &Device::Cpu)?;
+        let (config, store) = hf::load(&self.checkpoint(stage), self.place.dtype, &self.place.device)?;
         let tokenizer = self.tokenizer()?;
         let sampling = self.sampling(&tokenizer)?;
         Text::policy(config, store, tokenizer, sampling)
@@ -173,17 +173,6 @@ impl Run {
         let online = &self.config.online;
         let temperature = Temperature::new(online.temperature)?;
         Ok(Sampling { temperature, response_length: online.response_length, eos: tokenizer.eos()? })
-    }
-
-    /// Longest text the models see, tokens.
-    fn longest(&self) -> usize {
-        self.config.world.prompt_length + self.config.online.response_length
-    }
-
-    fn shape(&self, vocab: usize) -> DecoderConfig {
-        let m = &self.config.model;
-        let neox = DecoderConfig::neox(vocab, m.hidden, m.layers, m.heads, 2 * self.longest());
-        DecoderConfig { inner: m.intermediate, ..neox }
     }
 }
 

@@ -6,19 +6,14 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Map, Value, json};
 
-use super::{Inputs, batch_of, integers, write};
+use super::{Inputs, batch_of, integers, row_sums, scattered, write};
 use crate::Result;
 use crate::models::generate::generate_observed;
 use crate::models::{Completion, Decoder, Generation, TokenBatch, Tokenizer, hf};
 use crate::nn::{Choice, Purpose, Streams, Temperature};
 
-/// Runs a case of `lm/` or `lm_v5/`: `case` is its folder, results go to the folder `out`.
-pub fn run_case(case: &Path, out: &Path) -> Result<()> {
-    super::run_case(case, out)
-}
-
 pub(super) fn run(case: &Path, inputs: &Inputs, out: &Path) -> Result<()> {
-    let (config, store) = hf::load(case, DType::F32, &Device::Cpu)?;
+    let (config, store) = hf::load(case, DType::F32, &inputs.device)?;
     let model = hf::decoder(&config, &store)?.detached();
     let mut tensors = BTreeMap::new();
     let mut json = Map::new();
@@ -59,18 +54,11 @@ fn score(
     let mut mean_nll = 0.0;
     for (suffix, temperature) in [("", Temperature::ONE), ("_t07", Temperature::new(0.7)?)] {
         let (log_p, entropy) = model.token_logprobs(&hidden, &tokens, &at, temperature)?;
-        let spread = |values: &Tensor| -> Result<Vec<f32>> {
-            let mut rows = vec![0.0; response.len()];
-            let live = rows.iter_mut().zip(&response).filter(|(_, live)| **live);
-            live.zip(values.to_vec1::<f32>()?).for_each(|((row, _), value)| *row = value);
-            Ok(rows)
-        };
-        let rows = spread(&log_p)?;
-        let sums: Vec<f32> =
-            rows.chunks_exact(width).map(|row| row.iter().map(|&x| f64::from(x)).sum::<f64>() as f32).collect();
+        let rows = scattered(&log_p, &response)?;
+        let sums = row_sums(&rows, width);
         if suffix.is_empty() {
             mean_nll = -rows.iter().map(|&x| f64::from(x)).sum::<f64>() / at.len().max(1) as f64;
-            put("token_entropy", Tensor::from_vec(spread(&entropy)?, (batch, width), &Device::Cpu)?);
+            put("token_entropy", Tensor::from_vec(scattered(&entropy, &response)?, (batch, width), &Device::Cpu)?);
         }
         put(&format!("token_logprobs{suffix}"), Tensor::from_vec(rows, (batch, width), &Device::Cpu)?);
         put(&format!("seq_logprob{suffix}"), Tensor::from_vec(sums, batch, &Device::Cpu)?);

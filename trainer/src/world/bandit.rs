@@ -158,7 +158,7 @@ impl World for Bandit {
         let Cotangents::LogProbabilities(of) = cotangents else { return Err(mismatched()) };
         let of = Tensor::from_iter(of.iter().copied(), graph.device())?.reshape(graph.shape())?;
         let gradients = (graph * of)?.sum_all()?.backward()?;
-        self.store.accumulate(&gradients)
+        self.store.accumulate(gradients)
     }
 
     fn store(&mut self) -> &mut Store {

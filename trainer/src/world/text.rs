@@ -8,9 +8,9 @@ use crate::models::batch::TokenBatch;
 use crate::models::config::DecoderConfig;
 use crate::models::decoder::Decoder;
 use crate::models::generate::{Completion, Generation, generate};
-use crate::models::hf;
-use crate::models::scalar::ScalarModel;
+use crate::models::reward::{self, RewardConfig, RewardModel};
 use crate::models::tokenizer::Tokenizer;
+use crate::models::{Trained, hf, peft};
 use crate::nn::{Choice, Purpose, Store, Streams, Temperature};
 use crate::{Error, Result};
 use candle_core::{D, DType, Tensor};
@@ -59,11 +59,12 @@ pub struct Sampling {
 /// The trained model sees the variables: its outputs have gradients. Its twin shares their storage without gradients: it
 /// samples and scores.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // a world has one
 enum Model {
     /// A decoder with its language head.
     Policy { trained: Decoder, twin: Decoder },
-    /// A decoder with a scalar head, read at a row's last token.
-    Reward { trained: ScalarModel, twin: ScalarModel },
+    /// A decoder with a reward head, read at a row's last token.
+    Reward { trained: RewardModel, twin: RewardModel },
 }
 
 /// A policy or a reward model on text.
@@ -72,6 +73,8 @@ pub struct Text {
     config: DecoderConfig,
     store: Store,
     model: Model,
+    /// What of it is trained.
+    training: Trained,
     /// The reference policy; without one a policy is its own.
     reference: Option<Decoder>,
     tokenizer: Tokenizer,
@@ -95,27 +98,52 @@ impl Text {
     pub fn policy(config: DecoderConfig, store: Store, tokenizer: Tokenizer, sampling: Sampling) -> Result<Self> {
         let trained = hf::decoder(&config, &store)?;
         let model = Model::Policy { twin: trained.detached(), trained };
-        Ok(Self { config, store, model, reference: None, tokenizer, sampling })
+        Ok(Self { config, store, model, training: Trained::Full, reference: None, tokenizer, sampling })
     }
 
-    /// A reward model with these parameters, `shift` taken off every score.
+    /// A reward model with these parameters.
     ///
     /// # Errors
     /// When the parameters do not fit `config`.
-    pub fn reward_model(config: DecoderConfig, store: Store, shift: f64, tokenizer: Tokenizer) -> Result<Self> {
+    pub fn reward_model(config: &RewardConfig, store: Store, tokenizer: Tokenizer) -> Result<Self> {
         let sampling = Sampling { temperature: Temperature::ONE, response_length: 0, eos: tokenizer.eos()? };
-        let trained = ScalarModel::new(&config, &store, shift)?;
+        let trained = RewardModel::new(config, &store)?;
         let model = Model::Reward { twin: trained.detached(), trained };
-        Ok(Self { config, store, model, reference: None, tokenizer, sampling })
+        let (config, training) = (config.decoder.clone(), Trained::Full);
+        Ok(Self { config, store, model, training, reference: None, tokenizer, sampling })
     }
 
-    /// The same policy, compared with `reference` (a store of the same names) at every rollout.
+    /// The same policy, of which `training` is trained from now on. What the policy is now becomes the reference of every
+    /// rollout: what is frozen is shared with it, so with an adapter there is no second set of weights. With `recompute`
+    /// blocks are computed again in the backward, which takes less memory and more time.
     ///
     /// # Errors
-    /// When the reference's parameters do not fit.
-    pub fn with_reference(mut self, reference: &Store) -> Result<Self> {
-        self.reference = Some(hf::decoder(&self.config, reference)?.detached());
+    /// As [`Trained::prepare`]; when this is a reward model.
+    pub fn begin(mut self, training: Trained, recompute: bool, streams: &Streams) -> Result<Self> {
+        if let Model::Reward { .. } = self.model {
+            return Err(no_log_probabilities());
+        }
+        training.prepare(&self.config, &mut self.store, streams)?;
+        self.reference = Some(hf::decoder(&self.config, &self.store.reference()?)?);
+        let trained = hf::decoder(&self.config, &self.store)?;
+        let twin = trained.detached();
+        self.model = Model::Policy { trained: if recompute { trained.recomputing() } else { trained }, twin };
+        self.training = training;
         Ok(self)
+    }
+
+    /// Puts the values that [`Text::save`] has written to `folder` into what is trained.
+    ///
+    /// # Errors
+    /// When the folder is not whole, or holds another model or adapter.
+    pub fn restore(&mut self, folder: &Path) -> Result<()> {
+        let tensors = match &self.training {
+            Trained::Adapter(lora) => peft::tensors_of(folder, lora, &self.config)?,
+            Trained::Full | Trained::LastBlocks(_) => {
+                hf::load(folder, self.store.dtype(), self.store.device())?.1.to_tensors()
+            }
+        };
+        self.store.set_some(&tensors).map_err(|error| Error::file(folder, error))
     }
 
     /// The tokenizer.
@@ -139,22 +167,36 @@ impl Text {
     }
 
     /// Takes `shift` off every score from now on; nothing changes for a policy.
-    pub fn set_shift(&mut self, shift: f64) {
+    ///
+    /// # Errors
+    /// When the reward model's head has no shift.
+    pub fn set_shift(&mut self, shift: f64) -> Result<()> {
         if let Model::Reward { trained, twin } = &mut self.model {
-            *trained = trained.clone().with_shift(shift);
+            *trained = trained.clone().with_shift(shift)?;
             *twin = trained.detached();
         }
+        Ok(())
     }
 
-    /// Writes model and tokenizer as a Hugging Face folder.
+    /// Writes model and tokenizer as a Hugging Face folder; where an adapter is trained, the adapter alone, as a PEFT folder.
     ///
     /// # Errors
     /// When a file cannot be written.
     pub fn save(&self, folder: &Path) -> Result<()> {
-        match &self.model {
-            Model::Policy { .. } => hf::save(folder, &self.config, &self.store)?,
-            Model::Reward { trained, .. } => hf::save_scalar(folder, &self.config, &self.store, trained.shift())?,
+        match (&self.model, &self.training) {
+            (Model::Policy { .. }, Trained::Adapter(lora)) => peft::save(folder, lora, &self.store)?,
+            (Model::Policy { .. }, _) => hf::save(folder, &self.config, &self.store)?,
+            (Model::Reward { trained, .. }, _) => reward::folder::save(folder, trained.config(), &self.store)?,
         }
+        self.tokenizer.save(folder)
+    }
+
+    /// Writes a policy and its tokenizer as a Hugging Face folder, an adapter worked into the weights.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn save_merged(&self, folder: &Path) -> Result<()> {
+        hf::save(folder, &self.config, &self.store.merged()?)?;
         self.tokenizer.save(folder)
     }
 
@@ -321,8 +363,13 @@ impl World for Text {
             _ => return Err(mismatched()),
         };
         let of = Tensor::from_vec(flat, outputs.dims(), outputs.device())?.to_dtype(outputs.dtype())?;
-        let gradients = (outputs * of)?.sum(D::Minus1)?.backward()?;
-        self.store.accumulate(&gradients)
+        let loss = (outputs * of)?.sum(D::Minus1)?;
+        let gradients = match &self.model {
+            Model::Policy { trained, .. } => trained.backward(&loss)?,
+            Model::Reward { trained, .. } => trained.decoder().backward(&loss)?,
+        };
+        drop(loss); // the graph, before sums of gradients are made
+        self.store.accumulate(gradients)
     }
 
     fn store(&mut self) -> &mut Store {

@@ -1,7 +1,7 @@
 //! The affine map `x W^T + b`, with a bias whose gradient is not slow and a frozen weight that costs none.
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Tensor};
+use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{Input, Output, by_dtype, has_fused_form, on_host};
@@ -9,12 +9,13 @@ use crate::Result;
 use crate::nn::real::{Real, elements, wide};
 
 /// `x W^T + b`. `x`: `[.., inputs]`; `weight`: `[outputs, inputs]` (torch's layout); `bias`: `[outputs]` or none.
-/// A frozen weight (one that is not tracked) costs no gradient where the fused form runs.
+/// A frozen weight (one that is not tracked) costs no gradient, on any device.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let x = x.contiguous()?;
     match bias {
-        _ if !has_fused_form(x) => composed(x, weight, bias),
-        Some(bias) => Ok(x.contiguous()?.apply_op3(weight, bias, Affine)?),
-        None => Ok(x.contiguous()?.apply_op2(weight, Product)?),
+        Some(bias) if has_fused_form(&x) => Ok(x.apply_op3(weight, bias, Affine)?),
+        Some(bias) => Ok(x.apply_op2(weight, Product)?.broadcast_add(bias)?),
+        None => Ok(x.apply_op2(weight, Product)?),
     }
 }
 
@@ -69,7 +70,7 @@ wide! {
     }
 }
 
-fn biased<T: Real>(product: CpuStorage, (s, l): Input) -> candle_core::Result<CpuStorage> {
+pub(super) fn biased<T: Real>(product: CpuStorage, (s, l): Input) -> candle_core::Result<CpuStorage> {
     let bias = elements::<T>(s, l)?;
     let mut y = T::cpu_storage_data(product)?;
     y.par_chunks_mut(ROWS * bias.len()).for_each(|y| add_bias(y, bias));
@@ -94,8 +95,11 @@ fn column_sums<T: Real>((s, l): Input) -> Output {
     Ok((T::to_cpu_storage_owned(total), width.into()))
 }
 
-/// `x W^T`, `[.., outputs]`.
-fn product((s1, l1): Input, (s2, l2): Input) -> Output {
+/// `x W^T`, `[.., outputs]`, where the storage is.
+pub(super) fn product<S: BackendStorage>(
+    (s1, l1): (&S, &Layout),
+    (s2, l2): (&S, &Layout),
+) -> candle_core::Result<(S, Shape)> {
     let (outputs, inputs) = l2.shape().dims2()?;
     if l1.dims().last() != Some(&inputs) || !l1.is_contiguous() {
         candle_core::bail!("affine: {:?} by {:?}", l1.dims(), l2.dims());
@@ -117,7 +121,7 @@ fn pull(x: &Tensor, weight: &Tensor, dy: &Tensor) -> candle_core::Result<(Option
 }
 
 /// The gradient of the output as a matrix that belongs to no graph.
-fn flat(dy: &Tensor, weight: &Tensor) -> candle_core::Result<Tensor> {
+pub(super) fn flat(dy: &Tensor, weight: &Tensor) -> candle_core::Result<Tensor> {
     dy.detach().contiguous()?.reshape(((), weight.dim(0)?))
 }
 
@@ -127,6 +131,16 @@ impl CustomOp2 for Product {
     }
 
     fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Output {
+        product((s1, l1), (s2, l2))
+    }
+
+    fn cuda_fwd(
+        &self,
+        s1: &CudaStorage,
+        l1: &Layout,
+        s2: &CudaStorage,
+        l2: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
         product((s1, l1), (s2, l2))
     }
 
@@ -204,13 +218,31 @@ mod tests {
 
     #[test]
     fn a_frozen_weight_gets_no_gradient() {
-        let x = Var::from_tensor(&random("x", &[4, 3], DType::F32)).unwrap();
-        let (weight, bias) = (random("w", &[2, 3], DType::F32), random("b", &[2], DType::F32));
-        for bias in [Some(&bias), None] {
-            let y = linear(&x, &weight, bias).unwrap();
-            let gradients = y.sum_all().unwrap().backward().unwrap();
-            assert!(gradients.get(&x).is_some() && gradients.get(&weight).is_none());
-            assert!(bias.is_none_or(|bias| gradients.get(bias).is_none()));
+        for dtype in [DType::F32, DType::BF16] {
+            let x = Var::from_tensor(&random("x", &[4, 3], dtype)).unwrap();
+            let (weight, bias) = (random("w", &[2, 3], dtype), random("b", &[2], dtype));
+            for bias in [Some(&bias), None] {
+                let y = linear(&x, &weight, bias).unwrap();
+                let gradients = y.sum_all().unwrap().backward().unwrap();
+                // besides x's: the bias' of a narrow type, which is candle's
+                let others = gradients.get_ids().filter(|id| **id != x.id()).count();
+                assert!(gradients.get(&x).is_some() && gradients.get(&weight).is_none());
+                assert_eq!(others, usize::from(dtype == DType::BF16 && bias.is_some()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_narrow_type_has_the_composed_value_and_gradients() {
+        let of = |name, shape: &[usize]| Var::from_tensor(&random(name, shape, DType::BF16)).unwrap();
+        let (x, weight, bias) = (of("x", &[2, 4, 3]), of("w", &[5, 3]), of("b", &[5]));
+        let ours = linear(&x, &weight, Some(&bias)).unwrap();
+        let meant = composed(&x, &weight, Some(&bias)).unwrap();
+        assert_eq!(difference(&ours, &meant), 0.0);
+        let gradients = |y: &Tensor| y.sum_all().unwrap().backward().unwrap();
+        let (ours, meant) = (gradients(&ours), gradients(&meant));
+        for var in [&x, &weight, &bias] {
+            assert!(difference(ours.get(var).unwrap(), meant.get(var).unwrap()) < 1e-2);
         }
     }
 }

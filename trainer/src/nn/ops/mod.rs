@@ -4,10 +4,13 @@
 
 pub mod attention;
 pub mod gelu;
+pub mod join;
 pub mod layer_norm;
 pub mod linear;
+pub mod low_rank;
 pub mod rms_norm;
 mod rows;
+pub mod sum;
 pub mod swiglu;
 pub mod token_logprob;
 

@@ -1,0 +1,514 @@
+//! The pickle machine: a stack, marks on it, a memo, and answers to the few calls a dictionary of tensors is made of.
+//!
+//! Dictionaries and lists live in one table each and are named by their number, so that no depth of nesting makes a deep
+//! structure, and everything a pickle can ask for is bounded by its own length.
+
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+
+use candle_core::DType;
+
+use crate::models::json::one_line;
+use crate::models::tensors::Info;
+
+/// Deepest nesting of tuples.
+const DEPTH_LIMIT: usize = 16;
+/// Most items on the stack; Python writes dictionaries in batches of a thousand.
+const STACK_LIMIT: usize = 1 << 16;
+/// Most dimensions of a tensor.
+const RANK_LIMIT: usize = 8;
+/// What trainers call the model's dictionary among others of a checkpoint, the likeliest first.
+const WRAPPERS: [&str; 4] = ["state_dict", "model_state_dict", "model", "module"];
+
+/// Where a tensor lies: a storage, and how it is strided there.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub storage: String,
+    pub dtype: DType,
+    /// In elements, like the strides.
+    pub offset: usize,
+    pub shape: Vec<usize>,
+    pub strides: Vec<usize>,
+}
+
+impl Place {
+    /// Type and shape.
+    pub fn info(&self) -> Info {
+        Info { dtype: self.dtype, shape: self.shape.clone() }
+    }
+
+    fn elements(&self) -> Option<usize> {
+        self.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))
+    }
+
+    /// What is wrong with the place in a storage of `bytes`, if anything.
+    pub fn check(&self, bytes: u64) -> Step<()> {
+        let size = self.dtype.size_in_bytes();
+        let count = usize::try_from(bytes).unwrap_or(usize::MAX) / size;
+        let last = self.shape.iter().zip(&self.strides).try_fold(self.offset, |at, (&n, &stride)| {
+            at.checked_add(n.saturating_sub(1).checked_mul(stride)?) // an empty tensor touches nothing
+        });
+        let fits = last.is_some_and(|last| last < count);
+        // An expanded tensor (stride 0) could ask for more than the file holds.
+        match self.elements() {
+            Some(0) => Ok(()),
+            Some(n) if fits && n <= count => Ok(()),
+            _ => Err(format!("shape {:?} does not fit its storage of {count} elements", self.shape)),
+        }
+    }
+
+    /// Elements from the first to the last one, both included.
+    pub fn span(&self) -> usize {
+        match self.shape.contains(&0) {
+            true => 0,
+            false => 1 + self.shape.iter().zip(&self.strides).map(|(&n, &stride)| (n - 1) * stride).sum::<usize>(),
+        }
+    }
+
+    /// Whether the elements lie row by row without gaps.
+    pub fn contiguous(&self) -> bool {
+        let mut expected = 1;
+        self.shape.iter().zip(&self.strides).rev().all(|(&n, &stride)| {
+            let fits = n == 1 || stride == expected;
+            expected *= n;
+            fits
+        }) || self.shape.contains(&0)
+    }
+
+    /// The elements row by row out of the bytes of their span.
+    pub fn gather(&self, span: &[u8]) -> Vec<u8> {
+        let size = self.dtype.size_in_bytes();
+        let count: usize = self.shape.iter().product();
+        let mut bytes = Vec::with_capacity(count * size);
+        let mut index = vec![0; self.shape.len()];
+        let mut at = 0;
+        for _ in 0..count {
+            bytes.extend_from_slice(&span[at * size..(at + 1) * size]);
+            for (axis, i) in index.iter_mut().enumerate().rev() {
+                *i += 1;
+                at += self.strides[axis];
+                if *i < self.shape[axis] {
+                    break;
+                }
+                at -= *i * self.strides[axis];
+                *i = 0;
+            }
+        }
+        bytes
+    }
+}
+
+/// A storage's key, and the type its elements have unless the tensor says another.
+#[derive(Debug, Clone)]
+pub(super) struct Storage {
+    key: Rc<str>,
+    dtype: DType,
+}
+
+/// A value on the stack.
+#[derive(Debug, Clone)]
+pub(super) enum Item {
+    Text(Rc<str>),
+    Int(i64),
+    Bool(bool),
+    Tuple(Rc<[Item]>, usize),
+    /// Number of a dictionary in the machine's table.
+    Dict(usize),
+    /// Number of a list in the machine's table.
+    List(usize),
+    Callable(Rc<str>),
+    Storage(Rc<Storage>),
+    Tensor(Rc<Place>),
+    /// A value of a kind that no tensor depends on.
+    Opaque,
+}
+
+/// What of a dictionary is kept: its entries under texts.
+type Dict = BTreeMap<Rc<str>, Item>;
+
+/// The result of one step of the machine; the error says what is wrong with the pickle.
+pub(super) type Step<T> = std::result::Result<T, String>;
+
+/// The machine and the bytes still to read.
+pub(super) struct Machine<'a> {
+    whole: usize,
+    rest: &'a [u8],
+    stack: Vec<Item>,
+    marks: Vec<usize>,
+    memo: HashMap<u32, Item>,
+    dicts: Vec<Dict>,
+    lists: Vec<Vec<Rc<str>>>,
+    storages: BTreeMap<Rc<str>, DType>,
+}
+
+impl<'a> Machine<'a> {
+    /// A machine before the first of the pickles in `bytes`.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            whole: bytes.len(),
+            rest: bytes,
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: HashMap::new(),
+            dicts: Vec::new(),
+            lists: Vec::new(),
+            storages: BTreeMap::new(),
+        }
+    }
+
+    /// Runs one pickle to its end: what it builds.
+    pub fn run(&mut self) -> Step<Item> {
+        self.stack.clear();
+        self.marks.clear();
+        self.memo.clear();
+        while self.step()? {
+            if self.stack.len() > STACK_LIMIT || self.marks.len() > STACK_LIMIT {
+                return Err(format!("more than {STACK_LIMIT} values at once"));
+            }
+        }
+        self.stack.pop().ok_or_else(|| "it builds nothing".into())
+    }
+
+    /// Bytes read so far.
+    pub fn consumed(&self) -> usize {
+        self.whole - self.rest.len()
+    }
+
+    /// The texts in a list.
+    pub fn texts(&self, list: usize) -> impl Iterator<Item = &str> {
+        self.lists[list].iter().map(|text| &**text)
+    }
+
+    /// The type of the storage `key`, if the pickle named it.
+    pub fn storage_type(&self, key: &str) -> Option<DType> {
+        self.storages.get(key).copied()
+    }
+
+    /// What a description of a machine says of its byte order.
+    pub fn little_endian(&self, dict: usize) -> Option<bool> {
+        match self.dicts[dict].get("little_endian") {
+            Some(Item::Bool(little)) => Some(*little),
+            _ => None,
+        }
+    }
+
+    /// The tensors of the dictionary `top`, or of the one in it that has any: checkpoints wrap the model's in others.
+    pub fn state_dict(&self, top: Item) -> Step<BTreeMap<Rc<str>, Rc<Place>>> {
+        let Item::Dict(top) = top else { return Err("it does not build a dictionary of tensors".into()) };
+        let tensors = |dict: &Dict| -> BTreeMap<Rc<str>, Rc<Place>> {
+            let tensor = |(name, item): (&Rc<str>, &Item)| match item {
+                Item::Tensor(place) => Some((name.clone(), place.clone())),
+                _ => None,
+            };
+            dict.iter().filter_map(tensor).collect()
+        };
+        let own = tensors(&self.dicts[top]);
+        if !own.is_empty() {
+            return Ok(own);
+        }
+        let inner = self.dicts[top].iter().filter_map(|(name, item)| match item {
+            Item::Dict(dict) => Some((name, tensors(&self.dicts[*dict]))).filter(|(_, found)| !found.is_empty()),
+            _ => None,
+        });
+        let mut inner: BTreeMap<&Rc<str>, _> = inner.collect();
+        let known = WRAPPERS.iter().find_map(|name| inner.remove(&Rc::from(*name)));
+        match (known, inner.len()) {
+            (Some(found), _) => Ok(found),
+            (None, 0 | 1) => Ok(inner.into_values().next().unwrap_or_default()),
+            (None, _) => {
+                let names: Vec<String> = inner.keys().map(|name| one_line(name)).collect();
+                let what = format!("several dictionaries of tensors ({})", names.join(", "));
+                Err(format!("{} (expected one, or one named {})", one_line(&what), WRAPPERS.join(", ")))
+            }
+        }
+    }
+
+    fn bytes(&mut self, n: usize) -> Step<&'a [u8]> {
+        let (taken, rest) = self.rest.split_at_checked(n).ok_or("it ends too early")?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    /// An unsigned number of `n` bytes, the lowest first.
+    fn number(&mut self, n: usize) -> Step<u64> {
+        Ok(self.bytes(n)?.iter().rev().fold(0, |value, &b| value << 8 | u64::from(b)))
+    }
+
+    /// A text after its length, itself a number of `n` bytes.
+    fn text(&mut self, n: usize) -> Step<Rc<str>> {
+        let length = usize::try_from(self.number(n)?).map_err(|_| "it ends too early")?;
+        Ok(std::str::from_utf8(self.bytes(length)?).map_err(|_| "a string that is not UTF-8")?.into())
+    }
+
+    fn line(&mut self) -> Step<&'a str> {
+        let n = self.rest.iter().position(|&b| b == b'\n').ok_or("it ends too early")?;
+        let line = std::str::from_utf8(self.bytes(n)?).map_err(|_| "a name that is not UTF-8")?;
+        self.bytes(1)?;
+        Ok(line)
+    }
+
+    fn pop(&mut self) -> Step<Item> {
+        let floor = self.marks.last().copied().unwrap_or(0);
+        match self.stack.len() > floor {
+            true => self.stack.pop().ok_or_else(|| "its stack is empty".into()),
+            false => Err("its stack is empty".into()),
+        }
+    }
+
+    fn since_mark(&mut self) -> Step<Vec<Item>> {
+        let mark = self.marks.pop().ok_or("a mark is missing")?;
+        Ok(self.stack.split_off(mark))
+    }
+
+    fn push_tuple(&mut self, items: Vec<Item>) -> Step<()> {
+        let depth = items.iter().map(|i| if let Item::Tuple(_, d) = i { d + 1 } else { 1 }).max().unwrap_or(1);
+        if depth > DEPTH_LIMIT {
+            return Err(format!("tuples nested more than {DEPTH_LIMIT} deep"));
+        }
+        self.stack.push(Item::Tuple(items.into(), depth));
+        Ok(())
+    }
+
+    fn last_tuple(&mut self, n: usize) -> Step<()> {
+        let mut items = (0..n).map(|_| self.pop()).collect::<Step<Vec<_>>>()?;
+        items.reverse();
+        self.push_tuple(items)
+    }
+
+    fn remember(&mut self, key: u32) -> Step<()> {
+        let top = self.stack.last().cloned().ok_or("its stack is empty")?;
+        self.memo.insert(key, top);
+        Ok(())
+    }
+
+    fn recall(&mut self, key: u32) -> Step<()> {
+        let item = self.memo.get(&key).cloned().ok_or("it recalls what it never stored")?;
+        self.stack.push(item);
+        Ok(())
+    }
+
+    fn push_dict(&mut self) -> Item {
+        self.dicts.push(Dict::new());
+        Item::Dict(self.dicts.len() - 1)
+    }
+
+    /// Executes one operation; false at the end.
+    fn step(&mut self) -> Step<bool> {
+        let op = self.bytes(1)?[0];
+        match op {
+            0x80 => drop(self.bytes(1)?),
+            0x95 => drop(self.bytes(8)?),
+            b'.' => return Ok(false),
+            b'(' => self.marks.push(self.stack.len()),
+            b')' => self.push_tuple(Vec::new())?,
+            b't' => {
+                let items = self.since_mark()?;
+                self.push_tuple(items)?;
+            }
+            0x85..=0x87 => self.last_tuple(usize::from(op - 0x84))?,
+            b'}' => {
+                let dict = self.push_dict();
+                self.stack.push(dict);
+            }
+            b']' => {
+                self.lists.push(Vec::new());
+                self.stack.push(Item::List(self.lists.len() - 1));
+            }
+            b'N' => self.stack.push(Item::Opaque),
+            0x88 | 0x89 => self.stack.push(Item::Bool(op == 0x88)),
+            b'G' => {
+                self.bytes(8)?;
+                self.stack.push(Item::Opaque);
+            }
+            b'K' => self.push_int(1, false)?,
+            b'M' => self.push_int(2, false)?,
+            b'J' => self.push_int(4, true)?,
+            0x8a => {
+                let n = self.number(1)? as usize;
+                self.push_int(n, true)?;
+            }
+            b'X' | b'T' => self.push_text(4)?,
+            0x8c | b'U' => self.push_text(1)?,
+            0x8d => self.push_text(8)?,
+            b'c' => {
+                let (module, name) = (self.line()?, self.line()?);
+                self.stack.push(Item::Callable(format!("{module}.{name}").into()));
+            }
+            0x93 => match (self.pop()?, self.pop()?) {
+                (Item::Text(name), Item::Text(module)) => {
+                    self.stack.push(Item::Callable(format!("{module}.{name}").into()));
+                }
+                _ => return Err("a name that is not text".into()),
+            },
+            b'q' => {
+                let key = self.number(1)? as u32;
+                self.remember(key)?;
+            }
+            b'r' => {
+                let key = self.number(4)? as u32;
+                self.remember(key)?;
+            }
+            0x94 => self.remember(self.memo.len() as u32)?,
+            b'h' => {
+                let key = self.number(1)? as u32;
+                self.recall(key)?;
+            }
+            b'j' => {
+                let key = self.number(4)? as u32;
+                self.recall(key)?;
+            }
+            b'Q' => {
+                let id = self.pop()?;
+                let storage = storage(&id)?;
+                self.storages.insert(storage.key.clone(), storage.dtype);
+                self.stack.push(Item::Storage(storage.into()));
+            }
+            b'R' | 0x81 => {
+                let (arguments, callable) = (self.pop()?, self.pop()?);
+                let (Item::Callable(name), Item::Tuple(arguments, _)) = (callable, arguments) else {
+                    return Err("a call of what cannot be called".into());
+                };
+                let made = self.call(&name, &arguments)?;
+                self.stack.push(made);
+            }
+            // State set on an object: transformers' `_metadata`, of no use here.
+            b'b' => drop(self.pop()?),
+            b'a' => {
+                let item = self.pop()?;
+                self.extend(vec![item])?;
+            }
+            b'e' => {
+                let items = self.since_mark()?;
+                self.extend(items)?;
+            }
+            b's' => {
+                let (value, key) = (self.pop()?, self.pop()?);
+                self.set_items(vec![key, value])?;
+            }
+            b'u' => {
+                let items = self.since_mark()?;
+                self.set_items(items)?;
+            }
+            other => return Err(format!("operation {other:#04x} is refused")),
+        }
+        Ok(true)
+    }
+
+    fn push_text(&mut self, n: usize) -> Step<()> {
+        let text = self.text(n)?;
+        self.stack.push(Item::Text(text));
+        Ok(())
+    }
+
+    /// A number of `n` bytes; longer ones than 8 stand for no size and are not kept.
+    fn push_int(&mut self, n: usize, signed: bool) -> Step<()> {
+        if n > 8 {
+            self.bytes(n)?;
+            self.stack.push(Item::Opaque);
+            return Ok(());
+        }
+        let value = self.number(n)?;
+        let unused = 64 - 8 * n as u32;
+        let value = match (signed, n) {
+            (_, 0) => 0,
+            (true, _) => (value << unused) as i64 >> unused,
+            (false, _) => value as i64,
+        };
+        self.stack.push(Item::Int(value));
+        Ok(())
+    }
+
+    /// Appends to the list on top, of which only texts are kept.
+    fn extend(&mut self, items: Vec<Item>) -> Step<()> {
+        let Some(Item::List(list)) = self.stack.last() else { return Err("items appended to what is no list".into()) };
+        let text = |item| if let Item::Text(text) = item { Some(text) } else { None };
+        self.lists[*list].extend(items.into_iter().filter_map(text));
+        Ok(())
+    }
+
+    fn set_items(&mut self, items: Vec<Item>) -> Step<()> {
+        let Some(Item::Dict(dict)) = self.stack.last() else { return Err("items set on what is no dictionary".into()) };
+        let mut items = items.into_iter();
+        while let (Some(key), Some(value)) = (items.next(), items.next()) {
+            if let (Item::Text(name), Item::Tensor(_) | Item::Dict(_) | Item::Bool(_)) = (key, &value) {
+                self.dicts[*dict].insert(name, value);
+            }
+        }
+        Ok(())
+    }
+
+    /// The few calls a state dict is made of.
+    fn call(&mut self, name: &str, arguments: &[Item]) -> Step<Item> {
+        match (name, arguments) {
+            ("collections.OrderedDict", []) => Ok(self.push_dict()),
+            ("torch.Size", [size @ Item::Tuple(..)]) => Ok(size.clone()),
+            (
+                "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2",
+                [Item::Storage(storage), Item::Int(offset), shape, strides, ..],
+            ) => tensor(storage, storage.dtype, *offset, shape, strides),
+            (
+                "torch._utils._rebuild_tensor_v3",
+                [Item::Storage(storage), Item::Int(offset), shape, strides, _, _, Item::Callable(of), ..],
+            ) => tensor(storage, dtype(of)?, *offset, shape, strides),
+            (
+                "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state",
+                [Item::Tensor(place), ..],
+            ) => Ok(Item::Tensor(place.clone())),
+            // A parameter of a class of its own: (how it is rebuilt, class, arguments, state).
+            ("torch._tensor._rebuild_from_type_v2", [Item::Callable(inner), _, Item::Tuple(arguments, _), ..])
+                if **inner != *name =>
+            {
+                self.call(inner, arguments)
+            }
+            (other, _) => Err(format!("a call of {} is refused (expected the calls of a state dict)", one_line(other))),
+        }
+    }
+}
+
+/// A tensor in `storage`.
+fn tensor(storage: &Storage, dtype: DType, offset: i64, shape: &Item, strides: &Item) -> Step<Item> {
+    let sizes = |item: &Item| -> Option<Vec<usize>> {
+        let Item::Tuple(items, _) = item else { return None };
+        items.iter().map(|i| if let Item::Int(n) = i { usize::try_from(*n).ok() } else { None }).collect()
+    };
+    let offset = usize::try_from(offset).map_err(|_| "a negative offset")?;
+    let (shape, strides) = (sizes(shape).ok_or("a shape of no sizes")?, sizes(strides).ok_or("strides of no sizes")?);
+    if shape.len() != strides.len() || shape.len() > RANK_LIMIT {
+        return Err(format!(
+            "{} sizes with {} strides (expected as many, at most {RANK_LIMIT})",
+            shape.len(),
+            strides.len()
+        ));
+    }
+    Ok(Item::Tensor(Rc::new(Place { storage: storage.key.to_string(), dtype, offset, shape, strides })))
+}
+
+/// The storage a persistent id names: ("storage", type, key, location, number of elements), in older files with a view
+/// of another storage behind them.
+fn storage(id: &Item) -> Step<Storage> {
+    let Item::Tuple(parts, _) = id else { return Err("a persistent id that is no storage".into()) };
+    match &**parts {
+        [Item::Text(kind), Item::Callable(of), Item::Text(key), _, _, rest @ ..] if &**kind == "storage" => {
+            match rest {
+                [] | [Item::Opaque] => Ok(Storage { key: key.clone(), dtype: dtype(of)? }),
+                _ => Err("a storage that is a view of another is not supported".into()),
+            }
+        }
+        _ => Err("a persistent id that is no storage".into()),
+    }
+}
+
+/// The type of a storage's class, or of torch's name for it.
+fn dtype(name: &str) -> Step<DType> {
+    Ok(match name.trim_start_matches("torch.") {
+        "FloatStorage" | "float32" => DType::F32,
+        "HalfStorage" | "float16" => DType::F16,
+        "BFloat16Storage" | "bfloat16" => DType::BF16,
+        "DoubleStorage" | "float64" => DType::F64,
+        "LongStorage" | "int64" => DType::I64,
+        "IntStorage" | "int32" => DType::I32,
+        // Booleans are bytes that only legacy buffers hold; an untyped storage's tensors say their type themselves.
+        "BoolStorage" | "ByteStorage" | "bool" | "uint8" | "storage.UntypedStorage" => DType::U8,
+        _ => return Err(format!("{} is not supported", one_line(name))),
+    })
+}
