@@ -230,7 +230,7 @@ fn a_truncated_policys_trajectories_keep_finite_log_probs_while_it_moves() {
     let responses = Responses { sampling, response_length: 12, eos: tokenizer.eos().unwrap() };
     let ids = tokenizer.encode("a post").unwrap();
     let first = store(&config);
-    let mut world = Text::policy(config, first.copy().unwrap(), tokenizer, responses)
+    let mut world = Text::policy(config.clone(), store(&config), tokenizer, responses)
         .unwrap()
         .begin(Trained::Full, false, &Streams::new(5))
         .unwrap();
