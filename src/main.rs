@@ -10,6 +10,7 @@ mod experiment;
 mod figures;
 mod progress;
 mod reproduce;
+mod score;
 mod train;
 mod vectors;
 mod verify;
@@ -36,6 +37,7 @@ Examples:
   rebel verify --html claims.html           the same as a page, with formulas and figures
   rebel train --preset tldr-tiny --seed 2 --name second
   rebel train --preset tldr-tiny --set online.eta=0.5 --dry-run
+  rebel score --model runs/tldr-tiny/checkpoints/reward samples.jsonl
   rebel figures --run runs/tldr-tiny
   rebel convert EleutherAI/pythia-160m models/pythia --dtype bf16
 
@@ -72,6 +74,8 @@ enum Command {
     Verify(verify::Arguments),
     /// Run an experiment: a preset, or its stages one by one
     Train(train::Arguments),
+    /// Score answers that are already there: log-probabilities by a policy, rewards by a reward model
+    Score(score::Arguments),
     /// Draw figures from finished runs, and those of the theory
     Figures(figures::Arguments),
     /// Write a model's folder anew: another type of weights, other files
@@ -130,6 +134,7 @@ fn main() -> ExitCode {
         Command::Reproduce(a) => reproduce::run(&a, &place()?),
         Command::Verify(a) => verify::run(&a),
         Command::Train(a) => train::run(&a, &place()?),
+        Command::Score(a) => score::run(&a, &place()?),
         Command::Figures(a) => figures::run(&a),
         Command::Convert(a) => convert::run(&a),
         Command::Vectors(a) => vectors::run(&a, &place()?),

@@ -17,8 +17,8 @@ enum Command {
     /// Compute one file or case; what it expects is not read
     ///
     /// A theory file (FILE.json) is answered on standard output as {"results": [...]}, with operations that are not
-    /// known listed under "skipped". With --out, CASE is the folder of a model case (language models, adapters, and
-    /// the scalar reward model) and DIR receives got.safetensors and got.json.
+    /// known listed under "skipped". With --out, CASE is the folder of a model case (language models, adapters and
+    /// reward models) and DIR receives got.safetensors and got.json.
     Run {
         /// A theory vector file, or with --out a model case
         case: PathBuf,

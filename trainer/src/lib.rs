@@ -14,6 +14,7 @@ pub mod nn;
 pub mod reward;
 pub mod rewards;
 pub mod run;
+pub mod scoring;
 pub mod tiny;
 pub mod vectors;
 pub mod world;

@@ -184,12 +184,12 @@ fn row<T: for<'de> Deserialize<'de>>(
 }
 
 /// serde_json's reason without its position, which counts within the line.
-fn json_reason(error: &serde_json::Error) -> String {
+pub(super) fn json_reason(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.split(" at line ").next().unwrap_or(&text).to_string()
 }
 
-fn kind(value: &Value) -> &'static str {
+pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "true or false",

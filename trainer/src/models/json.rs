@@ -9,17 +9,28 @@ use crate::{Error, Result};
 /// Longer files are refused: parsed JSON takes many times its text.
 const LONGEST: u64 = 16 << 20;
 
-/// The JSON object in the file `path`.
-pub(super) fn read_object(path: &Path) -> Result<Map<String, Value>> {
+/// The bytes of the file `path`, at most `longest`.
+pub(super) fn read_bytes(path: &Path, longest: u64) -> Result<Vec<u8>> {
     // A pipe or a device would never end.
     let metadata = std::fs::metadata(path).map_err(|e| Error::file(path, e))?;
     if !metadata.is_file() {
         return Err(Error::file(path, "not a file"));
     }
-    if metadata.len() > LONGEST {
-        return Err(Error::file(path, format!("{} bytes (expected at most {LONGEST})", metadata.len())));
+    if metadata.len() > longest {
+        return Err(Error::file(path, format!("{} bytes (expected at most {longest})", metadata.len())));
     }
-    let text = std::fs::read(path).map_err(|e| Error::file(path, e))?;
+    std::fs::read(path).map_err(|e| Error::file(path, e))
+}
+
+/// The text in the file `path`, at most `longest` bytes.
+pub(super) fn read_text(path: &Path, longest: u64) -> Result<String> {
+    String::from_utf8(read_bytes(path, longest)?)
+        .map_err(|e| Error::file(path, format!("not UTF-8: {}", e.utf8_error())))
+}
+
+/// The JSON object in the file `path`.
+pub(super) fn read_object(path: &Path) -> Result<Map<String, Value>> {
+    let text = read_bytes(path, LONGEST)?;
     match serde_json::from_slice(&text) {
         Ok(Value::Object(map)) => Ok(map),
         Ok(other) => Err(Error::file(path, format!("{} is not an object", shown(&other)))),

@@ -4,12 +4,14 @@
 //! [`reward`] puts a reward head on it; [`mod@generate`] samples from it; [`hf`] reads and writes folders, [`hub`] finds
 //! them by name in the local cache, [`mod@convert`] writes them anew ([`tensors`], [`pickle`] and [`shards`] are their weights,
 //! [`card`] their description), [`peft`] adapters, and [`trained`] says what of a model is trained; [`tokenizer`] turns text
-//! into ids.
+//! into ids, [`chat`] chats into text.
 
 pub mod batch;
 mod block;
 mod bpe;
 pub mod card;
+pub mod chat;
+mod clip;
 pub mod config;
 mod config_json;
 pub mod convert;
@@ -27,7 +29,9 @@ pub mod reward;
 mod safe;
 pub mod shards;
 pub mod tensors;
+mod token_names;
 pub mod tokenizer;
+mod tokenizer_json;
 pub mod trained;
 
 pub use batch::{KvCache, TokenBatch};

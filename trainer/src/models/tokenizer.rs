@@ -1,6 +1,7 @@
 //! A text's tokens and back: a folder's `tokenizer.json` with the two files that say which tokens end and pad a text,
 //! and byte-level BPE trained from texts.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -8,11 +9,17 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokenizers::models::ModelWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString};
-use tokenizers::{PreTokenizer, normalizers::NFC};
+use tokenizers::processors::template::TemplateProcessing;
+use tokenizers::{
+    AddedToken, Encoding, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString,
+};
+use tokenizers::{DecoderWrapper, PostProcessor, PreTokenizer, TruncationDirection, normalizers::NFC};
 
-use super::bpe;
-use super::json::{Fields, one_line, read_object, shown};
+use super::chat::{ChatTemplate, Message};
+use super::json::{one_line, read_bytes, shown};
+use super::token_names::{NAMES, TokenNames};
+use super::tokenizer_json::{parse, unpanicked};
+use super::{bpe, clip};
 use crate::files::write_whole;
 use crate::{Error, Result};
 
@@ -21,49 +28,151 @@ pub const END_OF_TEXT: &str = "<|endoftext|>";
 /// Fills a batch where the files name no other token, as the published code has it.
 pub const PAD: &str = "[PAD]";
 
-/// The names that files give to single tokens.
-const NAMES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+/// Longest `tokenizer.json`, bytes; the largest in use have some 30 MiB.
+const LONGEST: u64 = 128 << 20;
 
-/// A tokenizer with its end-of-text and padding tokens.
+/// A tokenizer with its beginning, end-of-text and padding tokens.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    names: TokenNames,
     /// What the files name: bos_token, eos_token, pad_token ..., each with its id.
-    named: BTreeMap<String, u32>,
+    named: BTreeMap<&'static str, (String, u32)>,
     /// Where it came from, for messages.
     file: PathBuf,
-    /// `tokenizer_config.json` and `special_tokens_map.json`, kept for saving.
-    config: Map<String, Value>,
-    special: Map<String, Value>,
+    /// CLIP's mark at the end of a word, which its decoder leaves in the text.
+    word_end: Option<String>,
+    /// Files other than `tokenizer.json` that it was read from, kept for saving.
+    sources: Vec<(&'static str, Vec<u8>)>,
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`, and which tokens begin, end and pad a text from `tokenizer_config.json` or
-    /// `special_tokens_map.json`. A folder may lack any of those three; an error comes when one is asked for.
+    /// Reads `tokenizer.json`, or CLIP's `vocab.json` and `merges.txt`, and which tokens begin, end and pad a text from
+    /// `tokenizer_config.json` or `special_tokens_map.json`. A folder may lack any of those three; an error comes when
+    /// one is asked for.
     ///
     /// # Errors
     /// One line naming the file and field that is missing or damaged.
     pub fn load(folder: &Path) -> Result<Self> {
-        let file = folder.join("tokenizer.json");
-        let text = std::fs::read(&file).map_err(|e| Error::file(&file, e))?;
-        let inner = parse(&text).map_err(|what| Error::file(&file, what))?;
-        if let ModelWrapper::BPE(bpe) = inner.get_model()
-            && bpe.dropout.is_some_and(|share| share != 0.0)
-        {
-            return Err(Error::field(file, "model.dropout", "not 0 (a text would have other tokens each time)"));
-        }
-        let optional = |name: &str| -> Result<_> {
-            let path = folder.join(name);
-            Ok(if path.exists() { read_object(&path)? } else { Map::new() })
+        let names = TokenNames::read(folder)?;
+        let mut file = folder.join("tokenizer.json");
+        let mut sources = Vec::new();
+        let inner = if !file.exists() && folder.join("vocab.json").exists() {
+            file = folder.join("vocab.json");
+            for name in ["vocab.json", "merges.txt"] {
+                sources.push((name, read_bytes(&folder.join(name), LONGEST)?));
+            }
+            clip::load(folder, &names)?
+        } else {
+            parse(&read_bytes(&file, LONGEST)?).map_err(|what| Error::file(&file, what))?
         };
-        let (config, special) = (optional("tokenizer_config.json")?, optional("special_tokens_map.json")?);
-        let mut tokenizer = Self { inner, named: BTreeMap::new(), file, config, special };
+        let mut tokenizer = Self::new(inner, names, file, sources);
+        tokenizer.add_listed()?;
         for name in NAMES {
-            if let Some(id) = tokenizer.find(folder, name)? {
-                tokenizer.named.insert(name.into(), id);
+            tokenizer.name(name)?;
+        }
+        tokenizer.put_around()?;
+        Ok(tokenizer)
+    }
+
+    fn new(
+        inner: tokenizers::Tokenizer,
+        names: TokenNames,
+        file: PathBuf,
+        sources: Vec<(&'static str, Vec<u8>)>,
+    ) -> Self {
+        let word_end = match (inner.get_model(), inner.get_decoder()) {
+            (ModelWrapper::BPE(bpe), Some(DecoderWrapper::ByteLevel(_))) => bpe.end_of_word_suffix.clone(),
+            _ => None,
+        };
+        let word_end = word_end.filter(|mark| !mark.is_empty());
+        Self { inner, names, named: BTreeMap::new(), file, word_end, sources }
+    }
+
+    /// Adds the tokens of the config's `added_tokens_decoder` that the tokenizer's own file lacks.
+    fn add_listed(&mut self) -> Result<()> {
+        let names = self.names.clone();
+        let fields = names.config_fields();
+        let Some(listed) = fields.object("added_tokens_decoder", "added_tokens_decoder.")? else { return Ok(()) };
+        let mut tokens: BTreeMap<u32, AddedToken> = BTreeMap::new();
+        for (key, entry) in listed.map {
+            let id: u32 = key.parse().map_err(|_| listed.fault(key, "not an id (expected a whole number)"))?;
+            let token: ListedToken = serde_json::from_value(entry.clone())
+                .map_err(|e| listed.fault(key, format!("not a token: {}", one_line(&e.to_string()))))?;
+            tokens.insert(id, token.into());
+        }
+        let known = self.inner.get_added_tokens_decoder();
+        let missing =
+            tokens.into_iter().filter(|(_, token)| known.values().all(|other| other.content != token.content));
+        for (id, token) in missing.collect::<Vec<_>>() {
+            let content = token.content.clone();
+            self.add(token)?;
+            let found = self.inner.token_to_id(&content);
+            if found != Some(id) {
+                let found = found.map_or("none".to_owned(), |id| id.to_string());
+                let what = format!("{} has id {found} in the tokenizer", shown(&content.into()));
+                return Err(listed.fault(&id.to_string(), what));
             }
         }
-        Ok(tokenizer)
+        Ok(())
+    }
+
+    fn add(&mut self, token: AddedToken) -> Result<()> {
+        let special = token.special;
+        let inner = &mut self.inner;
+        let added = unpanicked(|| if special { inner.add_special_tokens([token]) } else { inner.add_tokens([token]) });
+        added.map(drop).map_err(|what| Error::field(&self.file, "added_tokens", what))
+    }
+
+    /// Looks up the token that the files call `name`; it is special, whether or not the tokenizer's own file says so.
+    fn name(&mut self, name: &'static str) -> Result<()> {
+        let Some(token) = self.names.token(name)? else { return Ok(()) };
+        let text = token.text.to_owned();
+        let Some(id) = self.inner.token_to_id(&text) else {
+            let file = self.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            return Err(token.fields.fault(name, format!("{} is not in {file}", shown(&text.into()))));
+        };
+        if !self.inner.get_added_tokens_decoder().contains_key(&id) {
+            self.add(AddedToken::from(text.clone(), true))?;
+        }
+        self.named.insert(name, (text, id));
+        Ok(())
+    }
+
+    /// The tokens around a text, where the config's `add_bos_token` and `add_eos_token` decide and not the tokenizer's
+    /// own file: in the classes that rebuild their post-processor when transformers loads them.
+    fn put_around(&mut self) -> Result<()> {
+        let fields = self.names.config_fields();
+        let class = fields.text("tokenizer_class")?.unwrap_or_default();
+        let begins = match class.strip_suffix("Fast").unwrap_or(class) {
+            "LlamaTokenizer" | "GemmaTokenizer" => true,
+            "GPTNeoXTokenizer" => false,
+            _ => return Ok(()),
+        };
+        let wanted = [
+            ("bos_token", fields.flag("add_bos_token")?.unwrap_or(begins)),
+            ("eos_token", fields.flag("add_eos_token")?.unwrap_or(false)),
+        ];
+        let mut pieces = [None, None];
+        let mut special = Map::new();
+        for (piece, (name, _)) in pieces.iter_mut().zip(wanted).filter(|(_, (_, wanted))| *wanted) {
+            let Some((text, id)) = self.named.get(name) else {
+                return Err(fields.fault(name, format!("missing (add_{name} puts it around every text)")));
+            };
+            *piece = Some(json!({"SpecialToken": {"id": text, "type_id": 0}}));
+            special.insert(text.clone(), json!({"id": text, "ids": [id], "tokens": [text]}));
+        }
+        let [bos, eos] = pieces;
+        let around = |id: &str| {
+            let sequence = json!({"Sequence": {"id": id, "type_id": 0}});
+            [bos.clone(), Some(sequence), eos.clone()].into_iter().flatten().collect::<Vec<Value>>()
+        };
+        let (single, pair) = (around("A"), [around("A"), around("B")].concat());
+        let template = json!({"single": single, "pair": pair, "special_tokens": special});
+        let template: TemplateProcessing =
+            serde_json::from_value(template).map_err(|e| Error::file(&self.file, one_line(&e.to_string())))?;
+        self.inner.with_post_processor(Some(template));
+        Ok(())
     }
 
     /// Trains byte-level BPE on `texts`: id 0 is `<|endoftext|>`, then the 256 bytes, then merges by frequency, and
@@ -116,10 +225,10 @@ impl Tokenizer {
             }
         });
         let inner = parse(value.to_string().as_bytes()).map_err(Error::Invalid)?;
-        let named = json!({
+        let special = json!({
             "bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "pad_token": PAD, "unk_token": END_OF_TEXT
         });
-        let special = named.as_object().cloned().unwrap_or_default();
+        let special = special.as_object().cloned().unwrap_or_default();
         let mut config = Map::new();
         config.insert("add_prefix_space".into(), false.into());
         let decoder = json!({"0": decoder_entry(END_OF_TEXT), pad.to_string(): decoder_entry(PAD)});
@@ -128,29 +237,9 @@ impl Tokenizer {
         config.insert("clean_up_tokenization_spaces".into(), false.into());
         config.insert("model_max_length".into(), 1_000_000_000u64.into());
         config.insert("tokenizer_class".into(), "GPTNeoXTokenizer".into());
-        let named = NAMES.iter().filter_map(|&name| {
-            let token = special.get(name)?.as_str()?;
-            Some((name.to_owned(), inner.token_to_id(token)?))
-        });
-        Ok(Self { named: named.collect(), inner, file: "tokenizer.json".into(), config, special })
-    }
-
-    /// The id of the token that the files call `name`.
-    fn find(&self, folder: &Path, name: &str) -> Result<Option<u32>> {
-        for (file, map) in [("tokenizer_config.json", &self.config), ("special_tokens_map.json", &self.special)] {
-            let path = folder.join(file);
-            let fields = Fields { file: &path, within: "", map };
-            let text = match fields.get(name) {
-                None => continue,
-                Some(Value::String(text)) => Some(text.as_str()),
-                Some(value) => value.get("content").and_then(Value::as_str),
-            };
-            let text = text.ok_or_else(|| fields.fault(name, "not a token"))?;
-            let id = self.inner.token_to_id(text);
-            let unknown = || fields.fault(name, format!("{} is not in tokenizer.json", shown(&text.into())));
-            return id.map(Some).ok_or_else(unknown);
-        }
-        Ok(None)
+        let mut tokenizer = Self::new(inner, TokenNames::new(config, special), "tokenizer.json".into(), Vec::new());
+        NAMES.into_iter().try_for_each(|name| tokenizer.name(name))?;
+        Ok(tokenizer)
     }
 
     /// Where the files name no padding token, makes `[PAD]` one: a new last token if there is none of that name.
@@ -158,18 +247,14 @@ impl Tokenizer {
     /// # Errors
     /// When the tokenizer cannot take it.
     pub fn ensure_pad(&mut self) -> Result<u32> {
-        if let Some(&id) = self.named.get("pad_token") {
+        if let Ok(id) = self.pad() {
             return Ok(id);
         }
-        let failed = |what: String| Error::field(&self.file, "added_tokens", what);
-        self.inner.add_special_tokens([AddedToken::from(PAD, true)]).map_err(|e| failed(one_line(&e.to_string())))?;
-        let id = self.inner.token_to_id(PAD).ok_or_else(|| failed(format!("{PAD} cannot be added")))?;
-        self.config.insert("pad_token".into(), PAD.into());
-        self.special.insert("pad_token".into(), PAD.into());
-        if let Some(Value::Object(decoder)) = self.config.get_mut("added_tokens_decoder") {
-            decoder.insert(id.to_string(), decoder_entry(PAD));
-        }
-        self.named.insert("pad_token".into(), id);
+        self.add(AddedToken::from(PAD, true))?;
+        let failed = || Error::field(&self.file, "added_tokens", format!("{PAD} cannot be added"));
+        let id = self.inner.token_to_id(PAD).ok_or_else(failed)?;
+        self.names.insert("pad_token", PAD, id, decoder_entry(PAD));
+        self.named.insert("pad_token", (PAD.into(), id));
         Ok(id)
     }
 
@@ -178,8 +263,7 @@ impl Tokenizer {
     /// # Errors
     /// Text that the tokenizer cannot split or has no token for.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|e| self.failed(e))?;
-        Ok(encoding.get_ids().to_vec())
+        Ok(self.encoding(text, false)?.get_ids().to_vec())
     }
 
     /// The tokens of `text` with those that the folder's post-processor puts around it (Llama's `<s>`), as
@@ -188,20 +272,63 @@ impl Tokenizer {
     /// # Errors
     /// Text that the tokenizer cannot split or has no token for.
     pub fn encode_special(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, true).map_err(|e| self.failed(e))?;
-        Ok(encoding.get_ids().to_vec())
+        Ok(self.encoding(text, true)?.get_ids().to_vec())
     }
 
-    /// The text of `ids`, with or without special tokens; bytes that are no UTF-8 become replacement characters.
+    /// The tokens of a chat: the template's text has its special tokens already, so none is added. As transformers'
+    /// `apply_chat_template(messages, tokenize=True)`.
+    ///
+    /// # Errors
+    /// What the template reports; text that the tokenizer cannot split.
+    pub fn encode_chat(
+        &self,
+        template: &ChatTemplate,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<Vec<u32>> {
+        self.encode(&template.render(messages, add_generation_prompt)?)
+    }
+
+    /// [`Self::encode_special`] cut or padded at the right to `length`, and where the tokens are real: a cut text keeps
+    /// the special tokens around it.
+    ///
+    /// # Errors
+    /// Text that cannot be split, a `length` below the number of special tokens, no padding token.
+    pub fn encode_padded(&self, text: &str, length: usize) -> Result<(Vec<u32>, Vec<bool>)> {
+        let pad = self.pad()?;
+        let around = self.inner.get_post_processor().map_or(0, |processor| processor.added_tokens(false));
+        let room = length.checked_sub(around);
+        let room =
+            room.ok_or_else(|| Error::invalid(format!("{length} tokens have no room for {around} special ones")))?;
+        let mut encoding = self.encoding(text, false)?;
+        encoding.truncate(room, 0, TruncationDirection::Right);
+        let whole = unpanicked(|| self.inner.post_process(encoding, None, true)).map_err(|what| self.failed(what))?;
+        let mut ids = whole.get_ids().to_vec();
+        let mask = (0..length).map(|i| i < ids.len()).collect();
+        ids.resize(length, pad);
+        Ok((ids, mask))
+    }
+
+    fn encoding(&self, text: &str, special: bool) -> Result<Encoding> {
+        let text = if self.sources.is_empty() { Cow::Borrowed(text) } else { clip::with_final_sigmas(text) };
+        unpanicked(|| self.inner.encode_fast(text, special)).map_err(|what| self.failed(what))
+    }
+
+    /// The text of `ids`, with or without special tokens; bytes that are no UTF-8 become replacement characters. Spaces
+    /// are not cleaned up.
     ///
     /// # Errors
     /// Ids that the tokenizer cannot put together.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        self.inner.decode(ids, skip_special).map_err(|e| self.failed(e))
+        let text = unpanicked(|| self.inner.decode(ids, skip_special)).map_err(|what| self.failed(what))?;
+        Ok(match &self.word_end {
+            Some(mark) => text.replace(mark, " ").trim().to_owned(),
+            None => text,
+        })
     }
 
-    fn failed(&self, error: tokenizers::Error) -> Error {
-        Error::file(&self.file, one_line(&error.to_string()))
+    fn failed(&self, what: String) -> Error {
+        Error::file(&self.file, what)
     }
 
     /// The token that ends a text.
@@ -222,13 +349,18 @@ impl Tokenizer {
 
     /// The token that begins a text, if the files name one.
     pub fn bos(&self) -> Option<u32> {
-        self.named.get("bos_token").copied()
+        self.named.get("bos_token").map(|(_, id)| *id)
     }
 
     fn needed(&self, name: &str, what: &str) -> Result<u32> {
         let place = self.file.with_file_name("tokenizer_config.json");
         let missing = || Error::field(place, name, format!("missing (expected {what})"));
-        self.named.get(name).copied().ok_or_else(missing)
+        self.named.get(name).map(|(_, id)| *id).ok_or_else(missing)
+    }
+
+    /// The tokens that the files name: name (`eos_token`), text and id, sorted by name.
+    pub fn special(&self) -> impl Iterator<Item = (&'static str, &str, u32)> {
+        self.named.iter().map(|(name, (text, id))| (*name, text.as_str(), *id))
     }
 
     /// The id of `token`, if there is one.
@@ -241,14 +373,43 @@ impl Tokenizer {
         self.inner.get_vocab_size(true)
     }
 
-    /// Writes `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json` into `folder`.
+    /// Number of tokens without added ones: transformers' `vocab_size`.
+    pub fn base_len(&self) -> usize {
+        self.inner.get_vocab_size(false)
+    }
+
+    /// Whether a model of `vocab` tokens has a row for every token but the padding token, which is masked and may lie
+    /// beyond (the published code adds one without resizing the model).
+    ///
+    /// # Errors
+    /// The first token that the model lacks.
+    pub fn check_vocabulary(&self, vocab: usize) -> Result<()> {
+        let pad = self.pad().ok();
+        let beyond = |id: u32| id as usize >= vocab && Some(id) != pad;
+        let tokens = self.inner.get_vocab(true);
+        match tokens.iter().filter(|(_, id)| beyond(**id)).min_by_key(|(_, id)| **id) {
+            Some((token, id)) => {
+                let what = format!("{} has id {id} (the model has {vocab} tokens)", shown(&token.as_str().into()));
+                Err(Error::field(&self.file, "vocabulary", what))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Writes `tokenizer.json`, or the two files it came from, with `tokenizer_config.json` and
+    /// `special_tokens_map.json` into `folder`.
     ///
     /// # Errors
     /// Files that cannot be written.
     pub fn save(&self, folder: &Path) -> Result<()> {
-        let text = self.inner.to_string(true).map_err(|e| self.failed(e))?;
-        write_whole(&folder.join("tokenizer.json"), |out| out.write_all(text.as_bytes()))?;
-        for (name, map) in [("tokenizer_config.json", &self.config), ("special_tokens_map.json", &self.special)] {
+        for (name, bytes) in &self.sources {
+            write_whole(&folder.join(name), |out| out.write_all(bytes))?;
+        }
+        if self.sources.is_empty() {
+            let text = unpanicked(|| self.inner.to_string(true)).map_err(|what| self.failed(what))?;
+            write_whole(&folder.join("tokenizer.json"), |out| out.write_all(text.as_bytes()))?;
+        }
+        for (name, map) in self.names.files() {
             let path = folder.join(name);
             let text = serde_json::to_string_pretty(map).map_err(|e| Error::file(&path, e))?;
             write_whole(&path, |out| out.write_all(text.as_bytes()))?;
@@ -257,44 +418,30 @@ impl Tokenizer {
     }
 }
 
-/// The part of `tokenizer.json` that is looked at before the tokenizers crate is.
+/// An entry of `added_tokens_decoder`; only `content` must be there.
 #[derive(Deserialize)]
-struct Outline {
-    normalizer: Option<Value>,
-    decoder: Option<Value>,
-    #[serde(default)]
-    added_tokens: Vec<NamedId>,
-}
-
-/// An entry of `added_tokens`.
-#[derive(Deserialize)]
-struct NamedId {
-    id: u32,
+struct ListedToken {
     content: String,
+    #[serde(default)]
+    single_word: bool,
+    #[serde(default)]
+    lstrip: bool,
+    #[serde(default)]
+    rstrip: bool,
+    normalized: Option<bool>,
+    #[serde(default)]
+    special: bool,
 }
 
-fn parse(text: &[u8]) -> std::result::Result<tokenizers::Tokenizer, String> {
-    // That crate panics where the JSON is broken, a compiled normalizer is, or the decoder holds what is no value.
-    let outline: Outline = serde_json::from_slice(text).map_err(|e| one_line(&e.to_string()))?;
-    if outline.normalizer.is_some_and(|value| value.to_string().contains("\"Precompiled\"")) {
-        return Err("normalizer: Precompiled is not supported".into());
+impl From<ListedToken> for AddedToken {
+    fn from(token: ListedToken) -> Self {
+        let normalized = token.normalized.unwrap_or(!token.special);
+        Self::from(token.content, token.special)
+            .single_word(token.single_word)
+            .lstrip(token.lstrip)
+            .rstrip(token.rstrip)
+            .normalized(normalized)
     }
-    if outline.decoder.as_ref().is_some_and(|value| !value.is_object()) {
-        return Err("decoder: not an object".into());
-    }
-    let mut inner = tokenizers::Tokenizer::from_bytes(text).map_err(|e| one_line(&e.to_string()))?;
-    // It only warns where an added token lands on another id than the file says, and every later id would be wrong.
-    for NamedId { id, content } in outline.added_tokens {
-        let found = inner.token_to_id(&content);
-        if found != Some(id) {
-            let found = found.map_or("none".into(), |id| id.to_string());
-            return Err(format!("added_tokens: {} has id {found} (the file says {id})", shown(&content.into())));
-        }
-    }
-    // Padding and cutting are the caller's business, whatever the file was saved with.
-    inner.with_padding(None);
-    inner.with_truncation(None).map_err(|e| one_line(&e.to_string()))?;
-    Ok(inner)
 }
 
 /// Adds the words of `text`, as byte-level BPE splits it, to `words`.

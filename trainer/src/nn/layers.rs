@@ -38,12 +38,8 @@ impl Linear {
 
     /// [`Linear::forward`] in f32 at least, whatever the weights' type: for heads whose outputs differ by little.
     pub fn forward_wide(&self, x: &Tensor) -> Result<Tensor> {
-        let wide = |x: &Tensor| match x.dtype() {
-            DType::F16 | DType::BF16 => x.to_dtype(DType::F32),
-            _ => Ok(x.clone()),
-        };
-        let bias = self.bias.as_ref().map(wide).transpose()?;
-        ops::linear::linear(&wide(x)?, &wide(&self.weight()?)?, bias.as_ref())
+        let bias = self.bias.as_ref().map(widened).transpose()?;
+        ops::linear::linear(&widened(x)?, &widened(&self.weight()?)?, bias.as_ref())
     }
 
     /// The weight `[outputs, inputs]`, its adapter's correction included.
@@ -140,5 +136,13 @@ impl Embedding {
     /// The same layer without gradients, on the same storage.
     pub fn detached(&self) -> Self {
         Self { weight: self.weight.detach() }
+    }
+}
+
+/// `x` in f32 where it is narrower.
+pub(crate) fn widened(x: &Tensor) -> Result<Tensor> {
+    match x.dtype() {
+        DType::F16 | DType::BF16 => Ok(x.to_dtype(DType::F32)?),
+        _ => Ok(x.clone()),
     }
 }

@@ -7,6 +7,7 @@ pub mod lm;
 mod lora;
 mod optim;
 pub mod rm;
+pub mod tok;
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -29,6 +30,9 @@ pub fn run_case(case: &Path, out: &Path, device: &Device) -> Result<()> {
     }
     if case.join(optim::FILE).is_file() {
         return optim::run(case, out);
+    }
+    if case.join("cases.json").is_file() {
+        return tok::run(case, out);
     }
     let inputs = Inputs::open(case, device)?;
     match inputs.json["kind"].as_str() {

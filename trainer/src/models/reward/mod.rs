@@ -2,14 +2,15 @@
 //!
 //! One type for every layout that the paper's runs load. [`RewardConfig`] says which head there is and what its parameters
 //! are called, [`RewardModel`] computes, [`mixture`] is ArmoRM's head of many objectives, [`folder`] reads and writes Hugging
-//! Face folders.
+//! Face folders, [`reader`] turns prompts and answers into the tokens that a model was trained to read.
 
 pub mod folder;
 pub mod mixture;
+pub mod reader;
 
 use std::collections::BTreeMap;
 
-use candle_core::{D, DType, Device, Tensor};
+use candle_core::{D, Device, Tensor};
 
 use super::batch::TokenBatch;
 use super::config::DecoderConfig;
@@ -242,12 +243,4 @@ fn states_at(hidden: &Tensor, at: &[usize]) -> Result<Tensor> {
     let (batch, time, width) = hidden.dims3()?;
     let flat: Vec<u32> = at.iter().enumerate().map(|(row, &column)| (row * time + column) as u32).collect();
     Ok(hidden.reshape((batch * time, width))?.index_select(&Tensor::new(flat, hidden.device())?, 0)?)
-}
-
-/// `x` in f32 where it is narrower: rewards differ by less than bf16 can tell.
-fn widened(x: &Tensor) -> Result<Tensor> {
-    match x.dtype() {
-        DType::F16 | DType::BF16 => Ok(x.to_dtype(DType::F32)?),
-        _ => Ok(x.clone()),
-    }
 }

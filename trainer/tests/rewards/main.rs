@@ -1,12 +1,20 @@
 //! Reward models of every kind on trunks of every family: gradients reach what they should, padding and neighbours change
 //! nothing, folders survive a round trip, and a reward is what its definition says.
 
+mod folders;
+#[path = "../shared/mod.rs"]
 mod shared;
 
+use std::path::Path;
+
 use candle_core::{D, DType, Device, Tensor};
+use rebel_trainer::algorithm::bradley_terry::BradleyTerry;
+use rebel_trainer::algorithm::update::{Optimizer, update};
 use rebel_trainer::models::reward::{Kind, folder, mixture::MixtureConfig};
-use rebel_trainer::models::{DecoderConfig, Family, RewardConfig, RewardModel, TokenBatch};
-use rebel_trainer::nn::{Store, Streams};
+use rebel_trainer::models::{DecoderConfig, Family, RewardConfig, RewardModel, TokenBatch, Tokenizer};
+use rebel_trainer::nn::{AdamW, AdamWSettings, Store, Streams};
+use rebel_trainer::world::Group;
+use rebel_trainer::world::text::Text;
 use shared::{families, rows, store, worst};
 
 /// The tokens between prompt and answer, for the gate.
@@ -223,4 +231,23 @@ fn a_half_precision_head_is_read_in_single_precision() {
     let weight = half.get("score.weight", &[1, 18]).unwrap().to_dtype(DType::F32).unwrap();
     let sum = weight.sum_all().unwrap().to_scalar::<f32>().unwrap();
     assert!((values.to_vec1::<f32>().unwrap()[0] - sum).abs() < 1e-6);
+}
+
+#[test]
+fn every_kind_on_every_trunk_learns_a_preference() {
+    let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/hf/rm/tldr_scalar");
+    for config in kinds() {
+        let tokenizer = Tokenizer::load(&tokenizer).unwrap();
+        let mut world = Text::reward_model(&config, fresh(&config), tokenizer).unwrap();
+        let side = |world: &Text, answer: &[u32]| {
+            world.given(0, "", vec![7, 1, 9, 30, 2], answer.to_vec(), "") // the question ends in the gate's tokens
+        };
+        let trajectories = vec![side(&world, &[3, 4, 5]), side(&world, &[8, 11])];
+        let pair = [Group { trajectories, rewards: vec![] }];
+        let settings = AdamWSettings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };
+        let mut optimizer = Optimizer { adamw: AdamW::new(settings), clip: f64::INFINITY, micro_batch: 1 };
+        let losses: Vec<f64> =
+            (0..12).map(|_| update(&mut world, &mut optimizer, &BradleyTerry, &pair, 1e-2).unwrap().loss).collect();
+        assert!(losses[11] < losses[0].min(0.1), "{:?} {:?}: {losses:?}", config.decoder.family, config.kind);
+    }
 }
