@@ -236,7 +236,7 @@ pub fn merge(folder: &Path, base: Option<&Path>, destination: &Path, how: &Conve
     files::write_folder(destination, |at| {
         convert::carry(&base, at)?;
         convert::carry(folder, at)?;
-        files::write_whole(&at.join("README.md"), |out| out.write_all(card.text().as_bytes()))?;
+        card.write(at)?;
         hf::save_as(at, &config, &store.merged()?, format)
     })
 }
