@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use candle_core::{D, Tensor};
 
 use crate::models::batch::TokenBatch;
-use crate::nn::layers::widened;
+use crate::nn::ops::widened;
 use crate::nn::{Linear, Store};
 use crate::{Error, Result};
 
