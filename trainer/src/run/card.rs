@@ -11,11 +11,7 @@ impl Run {
     pub(super) fn card(&self, stage: Stage, state: &State) -> Card {
         let card = self.card_of_model(stage, state);
         match stage == Stage::Online && self.config.train.part == Part::Lora {
-            true => Card {
-                library: "peft",
-                summary: card.summary.replacen("language model", "low-rank adapter beside ../sft", 1),
-                ..card
-            },
+            true => Card { library: "peft", summary: summary("low-rank adapter beside ../sft"), ..card },
             false => card,
         }
     }
@@ -44,7 +40,7 @@ impl Run {
             library: "transformers",
             tags,
             datasets: Vec::new(),
-            summary: format!("A {what}, trained from scratch on made-up posts and summaries by `rebel train`."),
+            summary: summary(what),
             facts: vec![
                 fact("stage", stage.name().into()),
                 fact("method", method.into()),
@@ -55,4 +51,8 @@ impl Run {
             ],
         }
     }
+}
+
+fn summary(what: &str) -> String {
+    format!("A {what}, trained from scratch on made-up posts and summaries by `rebel train`.")
 }
