@@ -129,10 +129,7 @@ impl Decoder {
             before_block(&x);
             let kept = cache.as_ref().map(|rows| rows.layer(layer));
             x = match &self.recomputed {
-                // The backward begins with the last block: dropping that first would save nothing.
-                Some(recomputed)
-                    if kept.is_none() && layer + 1 < self.blocks.len() && (self.trained[layer] || x.track_op()) =>
-                {
+                Some(recomputed) if kept.is_none() && (self.trained[layer] || x.track_op()) => {
                     let (block, about) = (block.clone(), about.clone());
                     recomputed.run(&x, move |x| block.forward(x, &about, None))?
                 }
@@ -150,10 +147,10 @@ impl Decoder {
         self.head.as_ref().ok_or_else(|| Error::invalid(format!("{name}: this model has no output head")))
     }
 
-    /// Logits of `hidden` `[.., width]`: `[.., vocab]`. For scoring use [`Decoder::token_logprobs`], which never holds them.
-    /// Fails for a trunk without a head.
+    /// Logits of `hidden` `[.., width]`, in f32 at least: `[.., vocab]`. For scoring use [`Decoder::token_logprobs`], which never
+    /// holds them. Fails for a trunk without a head.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.head()?.forward(hidden)
+        self.head()?.forward_wide(hidden)
     }
 
     /// Log-probability of the tokens at `at` given what precedes them, and entropy of the distributions they came from,

@@ -23,6 +23,8 @@ pub mod hub;
 mod json;
 mod llama;
 mod neox;
+#[cfg(test)]
+mod other_devices;
 pub mod parameters;
 pub mod peft;
 pub mod pickle;
@@ -35,6 +37,7 @@ pub mod text_stream;
 mod token_names;
 pub mod tokenizer;
 mod tokenizer_json;
+mod tokenizer_train;
 pub mod trained;
 
 pub use batch::{CacheRows, KvCache, TokenBatch};

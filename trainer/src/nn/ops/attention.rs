@@ -9,7 +9,7 @@
 mod composed;
 mod kernels;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, InplaceOp2, Layout, Tensor};
 use rayon::prelude::*;
@@ -94,6 +94,18 @@ impl Geometry {
     }
 }
 
+/// A tensor that all layers of a pass share, and that the host makes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Constant {
+    Cosines,
+    Sines,
+    /// 1 where a token sees a column inside this window.
+    Seen(Option<usize>),
+}
+
+/// Those made so far, each for the dtype of the states.
+type Constants = Vec<((Constant, DType), Tensor)>;
+
 /// What attention needs to know about the tokens of one forward pass, the same for all layers.
 #[derive(Debug, Clone)]
 pub struct Tokens {
@@ -105,6 +117,8 @@ pub struct Tokens {
     turns: Arc<[(f64, f64)]>,
     /// `[batch]`: what each row continues; empty without a cache.
     continued: Arc<[Continued]>,
+    /// What the composed forms have made of all this on the device of the pass.
+    constants: Arc<Mutex<Constants>>,
 }
 
 /// Where the new tokens of a row go in the cache: tokens `start..start + count` of the row become columns
@@ -138,7 +152,7 @@ impl Tokens {
     /// attend with.
     pub fn new(rope: &Rope, positions: &[u32], visible: Vec<bool>, batch: usize, dtype: DType) -> Self {
         let (time, turns) = (positions.len() / batch.max(1), rope.turns(positions, dtype).into());
-        Self { batch, time, visible: visible.into(), turns, continued: [].into() }
+        Self { batch, time, visible: visible.into(), turns, continued: [].into(), constants: Arc::default() }
     }
 
     /// Tokens that continue a cache, each row its own of the cache's rows, `time` columns each.
@@ -149,7 +163,7 @@ impl Tokens {
         let position = |c: &Continued, i: usize| if real(c, i) { c.past + i - c.start } else { 0 };
         let positions: Vec<u32> = all().map(|(c, i)| position(c, i) as u32).collect();
         let turns = rope.turns(&positions, dtype).into();
-        Self { batch: continued.len(), time, visible, turns, continued: continued.into() }
+        Self { batch: continued.len(), time, visible, turns, continued: continued.into(), constants: Arc::default() }
     }
 
     /// Row `b` without a cache.
@@ -176,6 +190,18 @@ impl Tokens {
     fn turns_of(&self, b: usize) -> &[(f64, f64)] {
         let n = self.turns.len() / self.batch;
         &self.turns[b * n..][..n]
+    }
+
+    /// The constant as `make` makes it for a pass in the dtype of `like`; made once, because it has to travel to the device.
+    fn constant(&self, what: Constant, like: &Tensor, make: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+        let key = (what, like.dtype());
+        let mut known = self.constants.lock().expect("no thread panics while it holds the constants");
+        if let Some((_, tensor)) = known.iter().find(|(of, _)| *of == key) {
+            return Ok(tensor.clone());
+        }
+        let tensor = make()?;
+        known.push((key, tensor.clone()));
+        Ok(tensor)
     }
 
     /// Rotated pairs of components of a head.

@@ -4,13 +4,16 @@
 //! distribution is truncated, the logits of the tokens left out are minus infinity from there on, in the very function
 //! the sampler uses.
 
+mod chunked;
+
 use std::sync::Arc;
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CustomOp2, CustomOp3, D, DType, Layout, Tensor};
 use rayon::prelude::*;
 
-use super::{Input, Output, has_fused_form, on_host};
+use super::linear::linear;
+use super::{Input, Output, has_fused_form, on_host, widened};
 use crate::nn::real::{Real, elements, lane_sum, wide};
 use crate::nn::sampling::Scoring;
 use crate::{Error, Result};
@@ -34,7 +37,7 @@ pub fn token_logprob(
         return Err(Error::invalid(format!("targets: token {target} (expected less than the vocabulary's {vocab})")));
     }
     if !has_fused_form(hidden) {
-        return composed(hidden, weight, targets, scoring);
+        return chunked::token_logprob(hidden, weight, targets, scoring.into());
     }
     let op = TokenLogprob { targets: targets.into(), scoring: scoring.into() };
     let all = hidden.contiguous()?.apply_op2(weight, op)?; // [3, rows]
@@ -49,8 +52,7 @@ pub fn composed(
     scoring: impl Into<Scoring>,
 ) -> Result<(Tensor, Tensor)> {
     let scoring = scoring.into();
-    let raw = hidden.matmul(&weight.t()?)?;
-    let raw = if raw.dtype() == DType::F64 { raw } else { raw.to_dtype(DType::F32)? };
+    let raw = linear(&widened(hidden)?, &widened(weight)?, None)?;
     let mut logits = (&raw / scoring.sampling.temperature().divisor())?;
     let kept = match scoring.sampling.is_truncated() {
         true => Some(kept_tokens(&raw, targets, scoring)?),
