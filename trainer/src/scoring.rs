@@ -19,12 +19,11 @@ const PAD: u32 = 0;
 
 /// A model that judges answers.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant)] // a program has one
 pub enum Scorer {
     /// Gives log-probabilities.
-    Policy(Policy),
+    Policy(Box<Policy>),
     /// Gives rewards.
-    Reward(LearnedReward),
+    Reward(Box<LearnedReward>),
 }
 
 /// A language model with its tokenizer and, where it has one, its chat template.
@@ -75,10 +74,10 @@ impl Scorer {
         if !peft::is_adapter(folder) && reward::folder::is_reward_model(folder)? {
             return match temperature {
                 Some(_) => Err(Error::Usage(format!("--temperature: {}: a reward model has none", folder.display()))),
-                None => Ok(Self::Reward(LearnedReward::load(folder, place)?)),
+                None => Ok(Self::Reward(Box::new(LearnedReward::load(folder, place)?))),
             };
         }
-        Ok(Self::Policy(Policy::load(folder, temperature.unwrap_or(Temperature::ONE), place)?))
+        Ok(Self::Policy(Box::new(Policy::load(folder, temperature.unwrap_or(Temperature::ONE), place)?)))
     }
 
     /// What it gives, as progress calls it.
@@ -169,6 +168,7 @@ impl Policy {
         let (config, store, _) = peft::open(folder, None, place.dtype, &place.device)?;
         let texts = peft::text_folder(folder)?;
         let tokenizer = Tokenizer::load(&texts)?;
+        tokenizer.check_vocabulary(config.vocab)?;
         let ends = config.eos.iter().copied().chain(tokenizer.eos().ok()).collect();
         Ok(Self {
             decoder: hf::decoder(&config, &store)?.detached(),

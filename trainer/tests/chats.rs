@@ -194,6 +194,7 @@ fn python_s_ways_hold_in_templates() {
         ("{{ 'x' if strftime_now('%Y') | int > 2023 else 'y' }}", "x"),
         ("{{ 'a' | replace('a', 'bb') | indent(2, true) }}", "  bb"),
         ("{# a note #}{{ documents is none and tools is none and bos_token == '<s>' }}", "True"),
+        ("{{ 'a\nb\n' | indent(width=1) }}{{ ' x\x1c' | trim }}{{ 'a b'.split() | length }}", "a\n b\nx2"),
         ("{{ pad_token is defined }}", "False"),
     ] {
         assert_eq!(rendered(source, &[("user", "Hi"), ("assistant", "Hello")], false), text, "{source}");
@@ -222,7 +223,7 @@ fn templates_are_found_in_every_file_that_holds_them() {
     assert_eq!(load(&[config(json!({"default": "d"}))]), Ok(Some("d".into())));
     assert_eq!(load(&[config("c".into()), ("chat_template.jinja", "j\n".into())]), Ok(Some("j".into())));
     let legacy = ("chat_template.json", json!({"chat_template": "l"}).to_string());
-    assert_eq!(load(&[legacy.clone()]), Ok(Some("l".into())));
+    assert_eq!(load(std::slice::from_ref(&legacy)), Ok(Some("l".into())));
     assert_eq!(load(&[legacy, config("c".into())]), Ok(Some("c".into())));
     for (files, what) in [
         (vec![config(named("other"))], "chat_template: none is called default (there are: tool_use, other)"),
