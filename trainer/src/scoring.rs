@@ -167,6 +167,7 @@ impl Policy {
     fn load(folder: &Path, temperature: Temperature, place: &Place) -> Result<Self> {
         let (config, store) = hf::load(folder, place.dtype, &place.device)?;
         let tokenizer = Tokenizer::load(folder)?;
+        tokenizer.check_vocabulary(config.vocab)?;
         let ends = config.eos.iter().copied().chain(tokenizer.eos().ok()).collect();
         Ok(Self {
             decoder: hf::decoder(&config, &store)?.detached(),

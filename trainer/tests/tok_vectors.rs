@@ -167,6 +167,11 @@ fn clip_lower_cases_a_capital_sigma_as_python_does() {
     let again = Tokenizer::load(saved.path()).unwrap();
     assert_eq!(again.encode_special("A Photo!").unwrap(), clip.encode_special("a photo!").unwrap());
     assert!(!saved.path().join("tokenizer.json").exists());
+    for name in ["tokenizer_config.json", "special_tokens_map.json"] {
+        std::fs::remove_file(saved.path().join(name)).unwrap();
+    }
+    let bare = Tokenizer::load(saved.path()).unwrap();
+    assert_eq!(bare.encode_padded("a photo", 8).unwrap(), clip.encode_padded("a photo", 8).unwrap());
 }
 
 #[test]
