@@ -162,6 +162,7 @@ fn clip_lower_cases_a_capital_sigma_as_python_does() {
     let clip = Tokenizer::load(&committed().join("clip")).unwrap();
     assert_eq!(clip.encode("ΟΔΟΣ ΣΑΣ").unwrap(), clip.encode("οδος σας").unwrap());
     assert_ne!(clip.encode("ΟΔΟΣ").unwrap(), clip.encode("οδοσ").unwrap());
+    assert_eq!(clip.encode("!\u{345}! a").unwrap(), clip.encode("! ! a").unwrap());
     let saved = tempfile::tempdir().unwrap();
     clip.save(saved.path()).unwrap();
     let again = Tokenizer::load(saved.path()).unwrap();

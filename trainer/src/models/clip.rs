@@ -67,8 +67,10 @@ pub(super) fn load(folder: &Path, names: &TokenNames) -> Result<Tokenizer> {
     let piece = |token: &str| json!({"SpecialToken": {"id": token, "type_id": 0}});
     let known = |token: &str, id: u32| json!({"id": token, "ids": [id], "tokens": [token]});
     let sequence = |id: &str| json!({"Sequence": {"id": id, "type_id": 0}});
-    let words =
-        format!(r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[{CHINESE}]|[\p{{L}}&&[^{CHINESE}]]+|\p{{N}}|[^\s\p{{L}}\p{{N}}]+");
+    // U+0345, a mark that counts as a letter where case does not, is in neither of the two classes it could be in.
+    let words = format!(
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[{CHINESE}]|[\p{{L}}&&[^{CHINESE}]]+|\p{{N}}|[^\s\p{{L}}\p{{N}}\x{{345}}]+"
+    );
     let whole = json!({
         "version": "1.0",
         "added_tokens": added_tokens,
