@@ -5,9 +5,15 @@ macro_rules! say {
     ($($text:tt)*) => { $crate::say_line(format_args!($($text)*)) };
 }
 
+/// Prints a part of a line at once, as [`say!`] prints lines.
+macro_rules! say_part {
+    ($($text:tt)*) => { $crate::say_text(format_args!($($text)*)) };
+}
+
 mod convert;
 mod experiment;
 mod figures;
+mod generate;
 mod progress;
 mod reproduce;
 mod score;
@@ -37,6 +43,7 @@ Examples:
   rebel verify --html claims.html           the same as a page, with formulas and figures
   rebel train --preset tldr-tiny --seed 2 --name second
   rebel train --preset tldr-tiny --set online.eta=0.5 --dry-run
+  rebel generate --model runs/tldr-tiny/checkpoints/online --prompt 'SUBREDDIT: r/cats'
   rebel score --model runs/tldr-tiny/checkpoints/reward samples.jsonl
   rebel figures --run runs/tldr-tiny
   rebel convert EleutherAI/pythia-160m models/pythia --dtype bf16
@@ -74,6 +81,8 @@ enum Command {
     Verify(verify::Arguments),
     /// Run an experiment: a preset, or its stages one by one
     Train(train::Arguments),
+    /// Continue prompts with a language model
+    Generate(generate::Arguments),
     /// Score answers that are already there: log-probabilities by a policy, rewards by a reward model
     Score(score::Arguments),
     /// Draw figures from finished runs, and those of the theory
@@ -85,8 +94,13 @@ enum Command {
 }
 
 fn say_line(text: std::fmt::Arguments<'_>) {
+    say_text(format_args!("{text}\n"));
+}
+
+fn say_text(text: std::fmt::Arguments<'_>) {
     use std::io::Write;
-    if let Err(error) = writeln!(std::io::stdout(), "{text}") {
+    let mut out = std::io::stdout();
+    if let Err(error) = out.write_fmt(text).and_then(|()| out.flush()) {
         if error.kind() == std::io::ErrorKind::BrokenPipe {
             std::process::exit(0);
         }
@@ -134,6 +148,7 @@ fn main() -> ExitCode {
         Command::Reproduce(a) => reproduce::run(&a, &place()?),
         Command::Verify(a) => verify::run(&a),
         Command::Train(a) => train::run(&a, &place()?),
+        Command::Generate(a) => generate::run(&a, &place()?),
         Command::Score(a) => score::run(&a, &place()?),
         Command::Figures(a) => figures::run(&a),
         Command::Convert(a) => convert::run(&a),

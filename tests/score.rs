@@ -243,9 +243,9 @@ fn bad_rows_and_bad_wishes_are_one_line() {
         let (code, error) = refused(model, &format!("{good}\n\n{bad}\n"), &[]);
         assert!(code == 1 && error.contains(part), "{part}: {error:.300}");
     }
-    let (code, error) = refused(&scalar, &lines(&[good.clone()]), &["--temperature", "0.5"]);
+    let (code, error) = refused(&scalar, &lines(std::slice::from_ref(&good)), &["--temperature", "0.5"]);
     assert!(code == 2 && error.contains("--temperature: "), "{error}");
-    let (code, error) = refused(Path::new("nowhere"), &lines(&[good.clone()]), &[]);
+    let (code, error) = refused(Path::new("nowhere"), &lines(std::slice::from_ref(&good)), &[]);
     assert!(code == 1 && error.contains("nowhere"), "{error}");
     let (code, error) = refused(&vectors("lm/neox_bin"), &lines(&[good]), &[]);
     assert!(code == 1 && error.contains("tokenizer.json"), "{error}");

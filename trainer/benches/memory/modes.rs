@@ -9,9 +9,9 @@ use rebel_trainer::algorithm::rebel::Rebel;
 use rebel_trainer::algorithm::update::{Optimizer, update};
 use rebel_trainer::models::peft::{LoraConfig, Modules};
 use rebel_trainer::models::{DecoderConfig, Tokenizer, Trained, parameters};
-use rebel_trainer::nn::{AdamW, AdamWSettings, Store, Streams, Temperature};
+use rebel_trainer::nn::{AdamW, AdamWSettings, Sampling, Store, Streams};
 use rebel_trainer::tiny;
-use rebel_trainer::world::text::{Response, Sampling, Text};
+use rebel_trainer::world::text::{Response, Responses, Text};
 use rebel_trainer::world::{Group, World};
 
 /// Counts every byte this program holds.
@@ -64,17 +64,17 @@ pub fn parts() -> Vec<(&'static str, Trained)> {
 /// The policy, and its reference where the policy does not hold it.
 fn policy(part: &Trained, recompute: bool, frozen: Frozen, tokenizer: Tokenizer) -> (Text, Option<Store>) {
     let (config, streams) = (config(), Streams::new(1));
-    let sampling = Sampling { temperature: Temperature::ONE, response_length: RESPONSE as usize, eos: 0 };
+    let responses = Responses { sampling: Sampling::ONE, response_length: RESPONSE as usize, eos: 0 };
     let mut store = parameters::initial(&config, &streams, DType::F32, &Device::Cpu).unwrap();
     if frozen == Frozen::Detached {
-        let policy = Text::policy(config, store, tokenizer, sampling).unwrap();
+        let policy = Text::policy(config, store, tokenizer, responses).unwrap();
         return (policy.begin(part.clone(), recompute, &streams).unwrap(), None);
     }
     part.prepare(&config, &mut store, &streams).unwrap();
     let trained: Vec<String> = store.trainable().map(|(name, _)| name.to_string()).collect();
     let reference = store.reference().unwrap();
     store.freeze(|_| false);
-    let mut policy = Text::policy(config, store, tokenizer, sampling).unwrap();
+    let mut policy = Text::policy(config, store, tokenizer, responses).unwrap();
     policy.store().freeze(|name| !trained.iter().any(|other| other == name));
     (policy, Some(reference))
 }

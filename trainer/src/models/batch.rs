@@ -3,6 +3,8 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::config::DecoderConfig;
+use crate::nn::Rope;
+use crate::nn::ops::attention::{Continued, Tokens};
 use crate::{Error, Result};
 
 /// Token ids with their mask and positions, all `[batch, time]` row by row. Padding may be anywhere: a masked token is
@@ -61,13 +63,10 @@ impl TokenBatch {
         Self::new(ids, mask, rows.len())
     }
 
-    /// One new token a row at given positions: a decoding step.
-    pub fn step(ids: Vec<u32>, positions: Vec<u32>) -> Result<Self> {
-        if ids.is_empty() || ids.len() != positions.len() {
-            return Err(Error::invalid(format!("token batch: {} ids at {} positions", ids.len(), positions.len())));
-        }
+    /// One token a row: a decoding step.
+    pub fn step(ids: Vec<u32>) -> Result<Self> {
         let batch = ids.len();
-        Ok(Self { ids, mask: vec![true; batch], positions, batch, time: 1 })
+        Self::new(ids, vec![true; batch], batch)
     }
 
     /// (rows, columns).
@@ -85,77 +84,119 @@ impl TokenBatch {
         &self.mask
     }
 
-    /// Positions, `[batch, time]`.
+    /// Positions, `[batch, time]`, counted from the first token of the batch's own row.
     pub fn positions(&self) -> &[u32] {
         &self.positions
     }
 }
 
-/// Keys and values of tokens already seen, pre-allocated for `capacity` columns shared by left-padded rows.
+/// Keys and values of tokens already seen, pre-allocated: each row of the cache holds one sequence, from its first token on
+/// and without padding, so that a column is a position. Rows grow, are forgotten and are copied independently of each
+/// other, and a pass of the decoder continues any of them ([`KvCache::at`]).
 #[derive(Debug, Clone)]
 pub struct KvCache {
-    /// Per layer: keys `[batch, kv_heads, head_dim, capacity]`, values `[batch, kv_heads, capacity, head_dim]`.
-    pub(super) layers: Vec<(Tensor, Tensor)>,
-    batch: usize,
+    /// Per layer: keys `[rows, kv_heads, head_dim, capacity]`, values `[rows, kv_heads, capacity, head_dim]`.
+    layers: Vec<(Tensor, Tensor)>,
+    lens: Vec<usize>,
     capacity: usize,
-    len: usize,
-    mask: Vec<bool>, // [batch, capacity]
 }
 
 impl KvCache {
-    /// An empty cache for `batch` rows and at most `capacity` columns (prompt and new tokens together).
-    pub fn new(config: &DecoderConfig, batch: usize, capacity: usize, dtype: DType, device: &Device) -> Result<Self> {
+    /// A cache of `rows` empty rows of at most `capacity` tokens each. Fails where that is more than the machine has.
+    pub fn new(config: &DecoderConfig, rows: usize, capacity: usize, dtype: DType, device: &Device) -> Result<Self> {
         let (heads, dim) = (config.kv_heads, config.head_dim);
+        let size = [heads, dim, capacity, dtype.size_in_bytes(), 2 * config.layers];
+        let bytes = size.into_iter().try_fold(rows, usize::checked_mul);
+        // Asked for and given back: an allocation of the host's that fails inside candle would end the program.
+        let fits = bytes.is_some_and(|n| !device.is_cpu() || Vec::<u8>::new().try_reserve_exact(n).is_ok());
+        if !fits {
+            let what = format!("cache: {rows} rows of {capacity} tokens do not fit into memory (expected fewer)");
+            return Err(Error::invalid(what));
+        }
         let layer = || -> Result<(Tensor, Tensor)> {
-            let keys = Tensor::zeros((batch, heads, dim, capacity), dtype, device)?;
-            Ok((keys, Tensor::zeros((batch, heads, capacity, dim), dtype, device)?))
+            let keys = Tensor::zeros((rows, heads, dim, capacity), dtype, device)?;
+            Ok((keys, Tensor::zeros((rows, heads, capacity, dim), dtype, device)?))
         };
         let layers = (0..config.layers).map(|_| layer()).collect::<Result<_>>()?;
-        Ok(Self { layers, batch, capacity, len: 0, mask: vec![false; batch * capacity] })
+        Ok(Self { layers, lens: vec![0; rows], capacity })
     }
 
-    /// Columns filled.
-    pub fn len(&self) -> usize {
-        self.len
+    /// Tokens each row holds, `[rows]`.
+    pub fn lens(&self) -> &[usize] {
+        &self.lens
     }
 
-    /// Whether nothing has been seen yet.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
+    /// The given rows, for a pass whose row i continues row `rows[i]`.
+    pub fn at<'a>(&'a mut self, rows: &'a [usize]) -> CacheRows<'a> {
+        CacheRows { cache: self, rows }
     }
 
-    /// Columns visible to `tokens`, old and new, `[batch, len + time]`. Fails when the rows differ or the cache is full.
-    pub(super) fn visible_with(&self, tokens: &TokenBatch) -> Result<Vec<bool>> {
+    /// Forgets all but the first `len` tokens of `row`.
+    pub fn truncate(&mut self, row: usize, len: usize) {
+        self.lens[row] = self.lens[row].min(len);
+    }
+
+    /// Makes `to` a row of the first `len` tokens of `from`. Fails where `from` holds fewer.
+    pub fn copy(&mut self, from: usize, to: usize, len: usize) -> Result<()> {
+        if from == to || self.lens[from] < len {
+            return Err(Error::invalid(format!("cache: no {len} tokens of row {from} to copy to row {to}")));
+        }
+        for (keys, values) in &self.layers {
+            for (part, columns) in [(keys, 3), (values, 2)] {
+                let first = part.narrow(0, from, 1)?.narrow(columns, 0, len)?.force_contiguous()?;
+                part.narrow(0, to, 1)?.slice_set(&first, columns, 0)?;
+            }
+        }
+        self.lens[to] = len;
+        Ok(())
+    }
+}
+
+/// Rows of a cache that a pass continues.
+#[derive(Debug)]
+pub struct CacheRows<'a> {
+    cache: &'a mut KvCache,
+    rows: &'a [usize],
+}
+
+impl CacheRows<'_> {
+    /// What attention needs to know. Fails where `tokens` has another number of rows, a row is named twice or is not
+    /// there, the real tokens of one do not lie together, or they are more than it has room for.
+    pub(super) fn tokens(&self, rope: &Rope, tokens: &TokenBatch, dtype: DType) -> Result<Tokens> {
         let (batch, time) = tokens.dims();
-        if batch != self.batch {
-            return Err(Error::invalid(format!("cache: {batch} rows (expected {})", self.batch)));
+        let KvCache { lens, capacity, .. } = &*self.cache;
+        if batch != self.rows.len() {
+            return Err(Error::invalid(format!("cache: {batch} rows (expected {})", self.rows.len())));
         }
-        if self.len + time > self.capacity {
-            return Err(Error::invalid(format!("cache: {} columns (it holds {})", self.len + time, self.capacity)));
-        }
-        let old = self.mask.chunks_exact(self.capacity).map(|row| &row[..self.len]);
-        Ok(old.zip(tokens.mask().chunks_exact(time)).flat_map(|(old, new)| [old, new].concat()).collect())
+        let mut free = vec![true; lens.len()];
+        let continued = self.rows.iter().zip(tokens.mask().chunks_exact(time)).map(|(&slot, mask)| {
+            if !free.get_mut(slot).is_some_and(std::mem::take) {
+                return Err(Error::invalid(format!("cache: row {slot} is named twice or is not there")));
+            }
+            let count = mask.iter().filter(|&&real| real).count();
+            let start = mask.iter().position(|&real| real).unwrap_or(0);
+            if !mask[start..start + count].iter().all(|&real| real) {
+                return Err(Error::invalid("cache: padding between the tokens of a row (expected it around them)"));
+            }
+            let past = lens[slot];
+            if past + count > *capacity {
+                return Err(Error::invalid(format!("cache: {} tokens in a row of {capacity}", past + count)));
+            }
+            Ok(Continued { slot, past, start, count })
+        });
+        Ok(Tokens::continuing(rope, continued.collect::<Result<_>>()?, time, dtype))
+    }
+
+    /// Keys and values of a layer.
+    pub(super) fn layer(&self, layer: usize) -> &(Tensor, Tensor) {
+        &self.cache.layers[layer]
     }
 
     /// Notes that `tokens` have been written.
-    pub(super) fn advance(&mut self, tokens: &TokenBatch) {
+    pub(super) fn advance(self, tokens: &TokenBatch) {
         let (_, time) = tokens.dims();
-        for (row, new) in self.mask.chunks_exact_mut(self.capacity).zip(tokens.mask().chunks_exact(time)) {
-            row[self.len..self.len + time].copy_from_slice(new);
+        for (&row, mask) in self.rows.iter().zip(tokens.mask().chunks_exact(time)) {
+            self.cache.lens[row] += mask.iter().filter(|&&real| real).count();
         }
-        self.len += time;
-    }
-
-    /// Keeps the given rows, in this order; a row may be named more than once (several samples of one prompt).
-    pub fn select(&mut self, rows: &[usize]) -> Result<()> {
-        let index: Vec<u32> = rows.iter().map(|&r| r as u32).collect();
-        for (keys, values) in &mut self.layers {
-            let index = Tensor::new(index.as_slice(), keys.device())?;
-            *keys = keys.index_select(&index, 0)?;
-            *values = values.index_select(&index, 0)?;
-        }
-        self.mask = rows.iter().flat_map(|&r| self.mask[r * self.capacity..][..self.capacity].to_vec()).collect();
-        self.batch = rows.len();
-        Ok(())
     }
 }

@@ -3,13 +3,13 @@
 use candle_core::Tensor;
 use candle_core::backprop::GradStore;
 
-use super::batch::{KvCache, TokenBatch};
+use super::batch::{CacheRows, KvCache, TokenBatch};
 use super::block::{Block, Norm};
 use super::config::DecoderConfig;
 use super::parameters;
 use crate::nn::ops::attention::Tokens;
 use crate::nn::ops::token_logprob::token_logprob;
-use crate::nn::{Embedding, Linear, Recomputed, Store, Temperature};
+use crate::nn::{Embedding, Linear, Recomputed, Scoring, Store};
 use crate::{Error, Result};
 
 /// The model: embedding, blocks, final norm and, for a language model, the output head.
@@ -89,15 +89,15 @@ impl Decoder {
         }
     }
 
-    /// An empty cache for `batch` rows of at most `capacity` tokens.
-    pub fn cache(&self, batch: usize, capacity: usize) -> Result<KvCache> {
+    /// An empty cache of `rows` rows of at most `capacity` tokens.
+    pub fn cache(&self, rows: usize, capacity: usize) -> Result<KvCache> {
         let table = self.embedding.weight();
-        KvCache::new(&self.config, batch, capacity, table.dtype(), table.device())
+        KvCache::new(&self.config, rows, capacity, table.dtype(), table.device())
     }
 
-    /// States after the final norm, `[batch, time, width]`. With a cache the tokens continue what it holds and are added
-    /// to it; attention then carries no gradient.
-    pub fn hidden(&self, tokens: &TokenBatch, cache: Option<&mut KvCache>) -> Result<Tensor> {
+    /// States after the final norm, `[batch, time, width]`. With rows of a cache the tokens continue what these hold, their
+    /// positions counted on, and are added to them; attention then carries no gradient.
+    pub fn hidden(&self, tokens: &TokenBatch, cache: Option<CacheRows>) -> Result<Tensor> {
         self.forward(tokens, cache, |_| ())
     }
 
@@ -113,35 +113,31 @@ impl Decoder {
     fn forward(
         &self,
         tokens: &TokenBatch,
-        mut cache: Option<&mut KvCache>,
+        cache: Option<CacheRows>,
         mut before_block: impl FnMut(&Tensor),
     ) -> Result<Tensor> {
         let (batch, time) = tokens.dims();
         if let Some(id) = tokens.ids().iter().find(|&&id| id as usize >= self.config.vocab) {
             return Err(Error::invalid(format!("token {id} (expected less than vocab_size {})", self.config.vocab)));
         }
-        let visible = match &cache {
-            Some(cache) => cache.visible_with(tokens)?,
-            None => tokens.mask().to_vec(),
-        };
         let mut x = self.embedding.forward(tokens.ids())?.reshape((batch, time, self.config.width))?;
-        let about = Tokens::new(&self.config.rope, tokens.positions(), visible, batch, x.dtype());
+        let about = match &cache {
+            Some(rows) => rows.tokens(&self.config.rope, tokens, x.dtype())?,
+            None => Tokens::new(&self.config.rope, tokens.positions(), tokens.mask().to_vec(), batch, x.dtype()),
+        };
         for (layer, block) in self.blocks.iter().enumerate() {
             before_block(&x);
-            let kept = cache.as_ref().map(|c| &c.layers[layer]);
+            let kept = cache.as_ref().map(|rows| rows.layer(layer));
             x = match &self.recomputed {
-                // The backward begins with the last block: dropping that first would save nothing.
-                Some(recomputed)
-                    if kept.is_none() && layer + 1 < self.blocks.len() && (self.trained[layer] || x.track_op()) =>
-                {
+                Some(recomputed) if kept.is_none() && (self.trained[layer] || x.track_op()) => {
                     let (block, about) = (block.clone(), about.clone());
                     recomputed.run(&x, move |x| block.forward(x, &about, None))?
                 }
                 _ => block.forward(&x, &about, kept)?,
             };
         }
-        if let Some(cache) = &mut cache {
-            cache.advance(tokens);
+        if let Some(rows) = cache {
+            rows.advance(tokens);
         }
         self.final_norm.forward(&x)
     }
@@ -151,21 +147,21 @@ impl Decoder {
         self.head.as_ref().ok_or_else(|| Error::invalid(format!("{name}: this model has no output head")))
     }
 
-    /// Logits of `hidden` `[.., width]`: `[.., vocab]`. For scoring use [`Decoder::token_logprobs`], which never holds them.
-    /// Fails for a trunk without a head.
+    /// Logits of `hidden` `[.., width]`, in f32 at least: `[.., vocab]`. For scoring use [`Decoder::token_logprobs`], which never
+    /// holds them. Fails for a trunk without a head.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.head()?.forward(hidden)
+        self.head()?.forward_wide(hidden)
     }
 
     /// Log-probability of the tokens at `at` given what precedes them, and entropy of the distributions they came from,
-    /// both `[at.len()]`, in nats. `hidden`: `[batch, time, width]`, the states of `tokens`; `at`: flat indices
+    /// both `[at.len()]`, in nats, as `scoring` says (a temperature, a [`crate::nn::Sampling`], or one of drawn tokens). `hidden`: `[batch, time, width]`, the states of `tokens`; `at`: flat indices
     /// (`row * time + column`) of the tokens to score; no column may be 0.
     pub fn token_logprobs(
         &self,
         hidden: &Tensor,
         tokens: &TokenBatch,
         at: &[usize],
-        temperature: Temperature,
+        scoring: impl Into<Scoring>,
     ) -> Result<(Tensor, Tensor)> {
         let (batch, time) = tokens.dims();
         if let Some(i) = at.iter().find(|&&i| i % time == 0 || i >= batch * time) {
@@ -175,6 +171,6 @@ impl Decoder {
         let targets: Vec<u32> = at.iter().map(|&i| tokens.ids()[i]).collect();
         let rows = hidden.reshape((batch * time, self.config.width))?;
         let rows = rows.index_select(&Tensor::new(before, hidden.device())?, 0)?;
-        token_logprob(&rows, &self.head()?.weight()?, &targets, temperature)
+        token_logprob(&rows, &self.head()?.weight()?, &targets, scoring)
     }
 }

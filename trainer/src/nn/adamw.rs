@@ -10,6 +10,7 @@ use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Storage, Tensor, Var, W
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::ops::is_narrow;
 use super::store::{Gradients, Store};
 use crate::{Error, Result};
 
@@ -33,12 +34,21 @@ impl Default for AdamWSettings {
     }
 }
 
-/// First and second moment of one parameter, in the parameter's dtype.
+/// First and second moment of one parameter: in the parameter's dtype, or in f32 where that is narrower.
 #[derive(Debug, Clone)]
 enum Moments {
     F32(Vec<f32>, Vec<f32>),
     F64(Vec<f64>, Vec<f64>),
-    Device(Tensor, Tensor),
+    Tensors(Wide),
+}
+
+/// What the composed update works on.
+#[derive(Debug, Clone)]
+struct Wide {
+    m: Tensor,
+    v: Tensor,
+    /// The parameter before it was rounded to its narrow dtype: steps that are too small for that add up here.
+    whole: Option<Tensor>,
 }
 
 #[derive(Debug, Clone)]
@@ -90,7 +100,8 @@ impl AdamW {
     pub fn step(&mut self, store: &Store, gradients: &Gradients, lr: f64) -> Result<()> {
         let trainable = store.trainable().filter_map(|(name, var)| Some((name, var, gradients.get(name)?)));
         for (name, var, gradient) in trainable {
-            if gradient.dims() != var.dims() || gradient.dtype() != var.dtype() {
+            let dtypes = [var.dtype(), wide_dtype(var)];
+            if gradient.dims() != var.dims() || !dtypes.contains(&gradient.dtype()) {
                 return Err(Error::invalid(format!("{name}: the gradient's shape or dtype is not the parameter's")));
             }
             let state = match self.state.entry(name.to_string()) {
@@ -101,7 +112,7 @@ impl AdamW {
             let step = Step::new(self.settings, lr, state.steps);
             let gradient = gradient.contiguous()?;
             match &mut state.moments {
-                Moments::Device(m, v) => composed(step, var, &gradient, m, v)?,
+                Moments::Tensors(wide) => composed(step, var, &gradient, wide)?,
                 Moments::F32(m, v) => {
                     let (storage, layout) = gradient.storage_and_layout();
                     var.inplace_op1(&Fused::new(step, cpu_slice(&storage, layout)?, m, v))?;
@@ -115,7 +126,8 @@ impl AdamW {
         Ok(())
     }
 
-    /// Moments and step counts as tensors named `NAME.exp_avg`, `NAME.exp_avg_sq` and `NAME.step` (i64, one element).
+    /// Moments and step counts as tensors named `NAME.exp_avg`, `NAME.exp_avg_sq` and `NAME.step` (i64, one element), and
+    /// `NAME.whole`, the unrounded parameter, where the parameter is narrower than f32.
     pub fn to_tensors(&self, store: &Store) -> Result<BTreeMap<String, Tensor>> {
         let mut tensors = BTreeMap::new();
         for (name, var) in store.trainable() {
@@ -124,7 +136,10 @@ impl AdamW {
             let (m, v) = match moments {
                 Moments::F32(m, v) => (Tensor::from_slice(m, shape, device)?, Tensor::from_slice(v, shape, device)?),
                 Moments::F64(m, v) => (Tensor::from_slice(m, shape, device)?, Tensor::from_slice(v, shape, device)?),
-                Moments::Device(m, v) => (m.clone(), v.clone()),
+                Moments::Tensors(wide) => {
+                    tensors.extend(wide.whole.iter().map(|whole| (format!("{name}.whole"), whole.clone())));
+                    (wide.m.clone(), wide.v.clone())
+                }
             };
             tensors.insert(format!("{name}.exp_avg"), m);
             tensors.insert(format!("{name}.exp_avg_sq"), v);
@@ -134,7 +149,7 @@ impl AdamW {
     }
 
     /// The optimizer whose [`AdamW::to_tensors`] were `tensors`. Fails on a name that is no trainable parameter of
-    /// `store`, on an incomplete triple and on a moment of another shape.
+    /// `store`, on an incomplete set and on a moment of another shape.
     pub fn load(settings: AdamWSettings, store: &Store, tensors: &BTreeMap<String, Tensor>) -> Result<Self> {
         let mut state = BTreeMap::new();
         let mut used = 0;
@@ -145,19 +160,26 @@ impl AdamW {
                 (None, None, None) => continue,
                 _ => return Err(Error::invalid(format!("{name}: its optimizer state is incomplete"))),
             };
-            if m.dims() != var.dims() || v.dims() != var.dims() || steps.elem_count() != 1 {
+            let whole = part("whole");
+            let shaped = [Some(m), Some(v), whole].into_iter().flatten().all(|t| t.dims() == var.dims());
+            if !shaped || steps.elem_count() != 1 {
                 return Err(Error::invalid(format!("{name}: its optimizer state has another shape")));
             }
-            used += 3;
+            used += 3 + usize::from(whole.is_some());
             let steps = steps.to_dtype(DType::I64)?.flatten_all()?.to_vec1::<i64>()?[0];
             let steps =
                 u64::try_from(steps).map_err(|_| Error::invalid(format!("{name}.step: {steps} is negative")))?;
-            let zeros = State::zeros(var)?.moments;
-            let (m, v) = (m.to_dtype(var.dtype())?, v.to_dtype(var.dtype())?);
-            let moments = match zeros {
+            let like = |t: &Tensor| t.to_dtype(wide_dtype(var));
+            let (m, v) = (like(m)?, like(v)?);
+            let moments = match State::zeros(var)?.moments {
                 Moments::F32(..) => Moments::F32(m.flatten_all()?.to_vec1()?, v.flatten_all()?.to_vec1()?),
                 Moments::F64(..) => Moments::F64(m.flatten_all()?.to_vec1()?, v.flatten_all()?.to_vec1()?),
-                Moments::Device(..) => Moments::Device(m.to_device(var.device())?, v.to_device(var.device())?),
+                Moments::Tensors(zeros) => {
+                    let there = |t: &Tensor| t.to_device(var.device());
+                    // Saved in f32, the parameter itself is the whole of it.
+                    let whole = whole.map(|t| there(&like(t)?)).transpose()?.filter(|_| zeros.whole.is_some());
+                    Moments::Tensors(Wide { m: there(&m)?, v: there(&v)?, whole: whole.or(zeros.whole) })
+                }
             };
             state.insert(name.to_string(), State { steps, moments });
         }
@@ -174,20 +196,33 @@ impl State {
         let moments = match (var.device().is_cpu(), var.dtype()) {
             (true, DType::F32) => Moments::F32(vec![0.0; n], vec![0.0; n]),
             (true, DType::F64) => Moments::F64(vec![0.0; n], vec![0.0; n]),
-            _ => Moments::Device(var.zeros_like()?, var.zeros_like()?),
+            _ => {
+                let wide = var.as_detached_tensor().to_dtype(wide_dtype(var))?;
+                let whole = (wide.dtype() != var.dtype()).then(|| wide.clone());
+                Moments::Tensors(Wide { m: wide.zeros_like()?, v: wide.zeros_like()?, whole })
+            }
         };
         Ok(Self { steps: 0, moments })
     }
 }
 
-/// The update in plain candle operations: what the fused pass means, and what other devices run.
-fn composed(step: Step, var: &Var, gradient: &Tensor, m: &mut Tensor, v: &mut Tensor) -> Result<()> {
+/// The dtype of a parameter's moments.
+fn wide_dtype(var: &Var) -> DType {
+    if is_narrow(var) { DType::F32 } else { var.dtype() }
+}
+
+/// The update in plain candle operations: what the fused pass means, and what other devices and narrow types run.
+fn composed(step: Step, var: &Var, gradient: &Tensor, Wide { m, v, whole }: &mut Wide) -> Result<()> {
     let AdamWSettings { beta1, beta2, eps, .. } = step.settings;
-    *m = (&*m + ((gradient - &*m)? * (1.0 - beta1))?)?;
+    let gradient = gradient.detach().to_dtype(m.dtype())?;
+    *m = (&*m + ((&gradient - &*m)? * (1.0 - beta1))?)?;
     *v = ((&*v * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
     let denominator = ((v.sqrt()? / step.root)? + eps)?;
     let moved = ((m.detach() / denominator)? * step.step_size)?;
-    var.set(&((var.as_detached_tensor() * step.keep)? - moved)?)?;
+    let before = whole.clone().unwrap_or_else(|| var.as_detached_tensor());
+    let after = ((before * step.keep)? - moved)?;
+    var.set(&after.to_dtype(var.dtype())?)?;
+    *whole = whole.is_some().then_some(after);
     Ok(())
 }
 
@@ -314,12 +349,32 @@ mod tests {
         let store = Store::load([("p".to_string(), values.clone())], DType::F64, &Device::Cpu).unwrap();
         let mut optimizer = AdamW::new(AdamWSettings::default());
         let var = Var::from_tensor(&values.copy().unwrap()).unwrap();
-        let (mut m, mut v) = (var.zeros_like().unwrap(), var.zeros_like().unwrap());
+        let zeros = var.zeros_like().unwrap();
+        let mut wide = Wide { m: zeros.clone(), v: zeros, whole: None };
         for t in 1..=5 {
             optimizer.step(&store, &Gradients::from([("p".into(), gradient.clone())]), 0.05).unwrap();
-            composed(Step::new(AdamWSettings::default(), 0.05, t), &var, &gradient, &mut m, &mut v).unwrap();
+            composed(Step::new(AdamWSettings::default(), 0.05, t), &var, &gradient, &mut wide).unwrap();
         }
         assert!(difference(&store.to_tensors()["p"], &var) < 1e-14);
+    }
+
+    #[test]
+    fn a_bf16_parameter_goes_where_the_f32_one_goes_though_each_step_is_below_its_rounding() {
+        let values = Tensor::new(&[1.0f32, -2.0], &Device::Cpu).unwrap();
+        let gradient = Gradients::from([("p".into(), Tensor::new(&[0.5f32, 3.0], &Device::Cpu).unwrap())]);
+        let end = |dtype: DType| {
+            let store = Store::load([("p".to_string(), values.clone())], dtype, &Device::Cpu).unwrap();
+            let mut optimizer = AdamW::new(AdamWSettings::default());
+            for _ in 0..100 {
+                // A reload between steps loses nothing of what the parameter does not show yet.
+                let saved = optimizer.to_tensors(&store).unwrap();
+                optimizer = AdamW::load(AdamWSettings::default(), &store, &saved).unwrap();
+                optimizer.step(&store, &gradient, 1e-3).unwrap(); // numbers near 1 are 2^-7 apart
+            }
+            store.to_tensors()["p"].clone()
+        };
+        assert!(difference(&end(DType::F32), &values) > 0.09);
+        assert!(difference(&end(DType::BF16), &end(DType::F32)) <= f64::powi(2.0, -7)); // half of what separates numbers above 2
     }
 
     #[test]

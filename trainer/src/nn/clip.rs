@@ -2,10 +2,12 @@
 
 use candle_core::{DType, Tensor};
 
+use super::ops::widened;
 use super::store::Gradients;
 use crate::Result;
 
-/// Euclidean norm of all gradients together: squares of each tensor summed in f64, tensors in sorted order.
+/// Euclidean norm of all gradients together, tensors in sorted order: squares of each tensor summed in f64 in host memory, in
+/// f32 on another device, where they are.
 pub fn global_norm(gradients: &Gradients) -> Result<f64> {
     let mut sum = 0.0;
     for gradient in gradients.values() {
@@ -29,6 +31,9 @@ pub fn clip(gradients: &mut Gradients, bound: f64) -> Result<(f64, f64)> {
 
 fn sum_of_squares(gradient: &Tensor) -> Result<f64> {
     let flat = gradient.flatten_all()?;
+    if !flat.device().is_cpu() {
+        return Ok(widened(&flat)?.sqr()?.sum_all()?.to_dtype(DType::F64)?.to_scalar()?);
+    }
     Ok(match flat.dtype() {
         DType::F64 => flat.to_vec1::<f64>()?.iter().map(|g| g * g).sum(),
         _ => flat.to_dtype(DType::F32)?.to_vec1::<f32>()?.iter().map(|&g| f64::from(g) * f64::from(g)).sum(),

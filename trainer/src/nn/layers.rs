@@ -1,6 +1,6 @@
 //! Layers: parameters taken from a [`Store`] and one differentiable operation each.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use super::lora::Adapter;
 use super::ops;
@@ -36,10 +36,11 @@ impl Linear {
         }
     }
 
-    /// [`Linear::forward`] in f32 at least, whatever the weights' type: for heads whose outputs differ by little.
+    /// [`Linear::forward`] in f32 at least, whatever the weights' type: for logits and scores, which differ by little. An adapter
+    /// is worked into the weight.
     pub fn forward_wide(&self, x: &Tensor) -> Result<Tensor> {
-        let bias = self.bias.as_ref().map(widened).transpose()?;
-        ops::linear::linear(&widened(x)?, &widened(&self.weight()?)?, bias.as_ref())
+        let bias = self.bias.as_ref().map(ops::widened).transpose()?;
+        ops::linear::linear(&ops::widened(x)?, &ops::widened(&self.weight()?)?, bias.as_ref())
     }
 
     /// The weight `[outputs, inputs]`, its adapter's correction included.
@@ -124,8 +125,7 @@ impl Embedding {
 
     /// Rows of the table, `[ids, width]`. Fails on an id outside the vocabulary.
     pub fn forward(&self, ids: &[u32]) -> Result<Tensor> {
-        let ids = Tensor::new(ids, self.weight.device())?;
-        Ok(self.weight.index_select(&ids, 0)?)
+        ops::embedding::embedding(&self.weight, ids)
     }
 
     /// The table `[vocab, width]`.
@@ -136,13 +136,5 @@ impl Embedding {
     /// The same layer without gradients, on the same storage.
     pub fn detached(&self) -> Self {
         Self { weight: self.weight.detach() }
-    }
-}
-
-/// `x` in f32 where it is narrower.
-pub(crate) fn widened(x: &Tensor) -> Result<Tensor> {
-    match x.dtype() {
-        DType::F16 | DType::BF16 => Ok(x.to_dtype(DType::F32)?),
-        _ => Ok(x.clone()),
     }
 }

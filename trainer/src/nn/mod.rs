@@ -3,7 +3,7 @@
 //! From the bottom up: [`threads`] (how many), [`device`] (where), [`streams`] (reproducible randomness), [`store`] (named parameters and
 //! their gradients), [`init`], [`schedule`], [`mod@clip`] and [`adamw`] (how parameters move), [`ops`] (own differentiable
 //! operations), [`rope`] (rotary angles), [`lora`] (adapters), [`recompute`] (gradient checkpointing), [`layers`] made of them,
-//! [`temperature`] and [`sample`] (exact draws).
+//! [`temperature`] and [`sampling`] (which distribution), [`sample`] (exact draws from it).
 
 pub mod adamw;
 pub mod clip;
@@ -16,6 +16,7 @@ mod real;
 pub mod recompute;
 pub mod rope;
 pub mod sample;
+pub mod sampling;
 pub mod schedule;
 pub mod store;
 pub mod streams;
@@ -33,6 +34,7 @@ pub use lora::Adapter;
 pub use recompute::Recomputed;
 pub use rope::{Rope, RopeScaling};
 pub use sample::{Choice, choose};
+pub use sampling::{Sampling, Scoring};
 pub use schedule::{Decay, Schedule};
 pub use store::{Gradients, Store};
 pub use streams::{Purpose, Streams};

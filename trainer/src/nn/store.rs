@@ -12,7 +12,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use super::lora::{self, Adapter, DOWN, UP};
 use crate::{Error, Result};
 
-/// Gradients by parameter name, in sorted order; each has its parameter's shape and dtype.
+/// Gradients by parameter name, in sorted order; each has its parameter's shape, and its dtype or f32 where that is narrower.
 pub type Gradients = BTreeMap<String, Tensor>;
 
 #[derive(Debug, Clone)]
@@ -247,7 +247,8 @@ impl Store {
     pub fn accumulate(&mut self, mut grads: GradStore) -> Result<()> {
         for (name, parameter) in self.parameters.iter().filter(|(_, p)| p.trainable) {
             let Some(new) = grads.remove(parameter.var.as_tensor()) else { continue };
-            // An attached gradient would keep the activations alive.
+            // An attached gradient would keep the activations alive; sums of micro-batches want f32.
+            let new = super::ops::widened(&new.detach())?;
             let sum = match self.gradients.get(name) {
                 Some(sum) => sum.add(&new)?.detach(),
                 None => new.detach(),

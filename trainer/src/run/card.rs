@@ -2,6 +2,7 @@
 //! the bytes of one that was not.
 
 use super::checkpoint::State;
+use super::config::Part;
 use super::{Run, Stage};
 use crate::models::card::Card;
 
@@ -17,12 +18,14 @@ impl Run {
             Stage::Reward => ("text-classification", "reward model"),
             _ => ("text-generation", "language model"),
         };
+        let adapter = stage == Stage::Online && self.config.train.part == Part::Lora;
+        let (library, what) = if adapter { ("peft", "low-rank adapter beside ../sft") } else { ("transformers", what) };
         let fact = |what: &str, value: String| (what.to_string(), value);
         Card {
             title: format!("{}, step {}", stage.name(), state.step),
             base_model: None,
             pipeline,
-            library: "transformers",
+            library,
             tags: ["rebel", method].map(String::from).to_vec(),
             datasets: Vec::new(),
             summary: format!("A {what}, trained from scratch on made-up posts and summaries by `rebel train`."),

@@ -142,6 +142,12 @@ pub struct OnlineConfig {
     pub schedule: Decay,
     /// Sampling temperature; log-probabilities are of the tempered policy.
     pub temperature: f64,
+    /// How many of the most probable tokens can be sampled; 0: all. Log-probabilities are of the truncated policy.
+    #[serde(default)]
+    pub top_k: usize,
+    /// The share of the probability that can be sampled, most probable tokens first; 1: all.
+    #[serde(default = "everything")]
+    pub top_p: f64,
     /// Longest response, tokens.
     pub response_length: usize,
     /// Coefficient of the KL penalty in the reward.
@@ -350,6 +356,10 @@ impl Config {
         at_least("online.response_length", o.response_length, 1)?;
         not_negative("online.learning_rate", o.learning_rate)?;
         positive("online.temperature", o.temperature)?;
+        if !(o.top_p > 0.0 && o.top_p <= 1.0) {
+            let what = format!("{} is not usable (expected a number above 0 and at most 1)", o.top_p);
+            return Err(Error::field(file, "online.top_p", what));
+        }
         not_negative("online.kl", o.kl)?;
         if !o.missing_eos.is_finite() {
             let what = format!("{} is not usable (expected a finite number)", o.missing_eos);
@@ -393,6 +403,11 @@ impl OptimizerConfig {
         }
         Ok(())
     }
+}
+
+/// A share that leaves nothing out.
+fn everything() -> f64 {
+    1.0
 }
 
 fn preset_file(name: &str) -> PathBuf {
@@ -513,6 +528,8 @@ mod tests {
                 "--set: sft.optimizer.beta2: 1 is not usable (expected a number from 0 to below 1)",
             ),
             ("online.algorithm=ppo", "--set: "),
+            ("online.top_p=1.5", "online.top_p: 1.5 is not usable (expected a number above 0 and at most 1)"),
+            ("online.top_k=-1", "online"),
             ("online.samples=3", "online.samples: 3 samples a prompt (expected 2"),
             ("train.part=some", "--set: "),
             ("train.blocks=9", "train.blocks: 9 of 3 blocks"),
@@ -525,6 +542,15 @@ mod tests {
             let error = resolve(&[set]).unwrap_err().to_string();
             assert!(error.contains(part) && !error.contains('\n'), "{set}: {error}");
         }
+    }
+
+    #[test]
+    fn a_configuration_written_before_truncation_existed_loads_and_truncates_nothing() {
+        let text = resolve(&["online.top_k=5", "online.top_p=0.5"]).unwrap().to_toml();
+        let old: String = text.lines().filter(|l| !l.starts_with("top_")).map(|l| format!("{l}\n")).collect();
+        assert_ne!(old, text);
+        let config: Config = toml::from_str(&old).unwrap();
+        assert_eq!((config.online.top_k, config.online.top_p), (0, 1.0));
     }
 
     #[test]

@@ -13,10 +13,10 @@ use crate::data::format::END_OF_TEXT;
 use crate::models::reward::{Kind, RewardConfig, RewardModel};
 use crate::models::tokenizer::Tokenizer;
 use crate::models::{hf, parameters};
-use crate::nn::{AdamW, AdamWSettings, Schedule, Temperature};
+use crate::nn::{AdamW, AdamWSettings, Sampling, Schedule, Temperature};
 use crate::tiny;
 use crate::world::Group;
-use crate::world::text::{Response, Sampling, Text};
+use crate::world::text::{Response, Responses, Text};
 use crate::{Error, Result};
 use std::time::Instant;
 
@@ -46,8 +46,8 @@ impl Run {
         let tokenizer = self.tokenizer()?;
         let config = self.config.decoder(tokenizer.vocab_len());
         let store = parameters::initial(&config, &self.streams, self.place.dtype, &self.place.device)?;
-        let sampling = Sampling { temperature: Temperature::ONE, ..self.sampling(&tokenizer)? };
-        let mut world = Text::policy(config, store, tokenizer, sampling)?;
+        let responses = Responses { sampling: Sampling::ONE, ..self.responses(&tokenizer)? };
+        let mut world = Text::policy(config, store, tokenizer, responses)?;
         let longest = self.config.longest();
         let documents = tiny::corpus(self.config.seed, self.config.world.corpus as u64);
         let texts = documents.map(|text| text + END_OF_TEXT).enumerate();
@@ -63,7 +63,7 @@ impl Run {
     /// Next-token prediction on prompts with their human references; prompt tokens count too, as in the published code.
     pub(super) fn sft(&mut self, watch: &mut Watch<'_>) -> Result<()> {
         let mut world = self.load_policy(Stage::Pretrain)?;
-        world.set_temperature(Temperature::ONE);
+        world.set_sampling(Sampling::ONE);
         let data = self.reference_texts("train", &world, watch)?;
         let held_out = self.reference_texts("validation", &world, watch)?;
         let settings = self.config.sft.clone();
@@ -164,15 +164,16 @@ impl Run {
     pub(super) fn load_policy(&self, stage: Stage) -> Result<Text> {
         let (config, store) = hf::load(&self.checkpoint(stage), self.place.dtype, &self.place.device)?;
         let tokenizer = self.tokenizer()?;
-        let sampling = self.sampling(&tokenizer)?;
-        Text::policy(config, store, tokenizer, sampling)
+        let responses = self.responses(&tokenizer)?;
+        Text::policy(config, store, tokenizer, responses)
     }
 
-    /// How the policy is sampled.
-    pub(super) fn sampling(&self, tokenizer: &Tokenizer) -> Result<Sampling> {
+    /// What the policy's responses are.
+    pub(super) fn responses(&self, tokenizer: &Tokenizer) -> Result<Responses> {
         let online = &self.config.online;
-        let temperature = Temperature::new(online.temperature)?;
-        Ok(Sampling { temperature, response_length: online.response_length, eos: tokenizer.eos()? })
+        let (top_k, top_p) = ((online.top_k > 0).then_some(online.top_k), Some(online.top_p));
+        let sampling = Sampling::new(Temperature::new(online.temperature)?, top_k, top_p)?;
+        Ok(Responses { sampling, response_length: online.response_length, eos: tokenizer.eos()? })
     }
 }
 

@@ -8,8 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Inputs, batch_of, integers, row_sums, scattered, write};
 use crate::Result;
-use crate::models::generate::generate_observed;
-use crate::models::{Completion, Decoder, Generation, TokenBatch, Tokenizer, hf};
+use crate::models::{Completion, Decoder, Event, Generation, TokenBatch, Tokenizer, generate, generate_observed, hf};
 use crate::nn::{Choice, Purpose, Streams, Temperature};
 
 pub(super) fn run(case: &Path, inputs: &Inputs, out: &Path) -> Result<()> {
@@ -106,19 +105,20 @@ fn decode(
         rows.map(|(ids, mask)| ids.iter().zip(mask).filter(|(_, real)| **real).map(|(&id, _)| id).collect()).collect();
 
     let new_tokens = inputs.number(&["gen", "new_tokens"])?;
-    let greedy = Generation { max_new: new_tokens, choice: Choice::Greedy, stop: None, samples: 1 };
+    let greedy = Generation { max_new: new_tokens, choice: Choice::Greedy, stop: &[], samples: 1, batch };
     let streams = |p: usize, s: usize| Streams::new(0).stream(Purpose("vectors"), 0, p as u64, s as u64);
     let mut steps = Vec::new();
-    let free = generate_observed(model, &prompts, greedy, streams, |_, _, logits| {
-        steps.push(logits.clone());
+    let free = generate_observed(model, &prompts, greedy, streams, |event| {
+        if let Event::Logits(_, logits) = event {
+            steps.push(logits.clone());
+        }
         Ok(())
     })?;
     tensors.insert("gen.step_logits".into(), Tensor::stack(&steps, 1)?);
     tensors.insert("gen.new_ids".into(), filled(&free, 0)?);
 
-    let stop = inputs.number(&["gen_eos", "eos_id"])? as u32;
-    let stopped =
-        generate_observed(model, &prompts, Generation { stop: Some(stop), ..greedy }, streams, |_, _, _| Ok(()))?;
+    let stop = [inputs.number(&["gen_eos", "eos_id"])? as u32];
+    let stopped = generate(model, &prompts, Generation { stop: &stop, ..greedy }, streams)?;
     let fill = inputs.number(&["gen_eos", "pad_filled_with"])? as i64;
     tensors.insert("gen_eos.new_ids".into(), filled(&stopped, fill)?);
 

@@ -29,7 +29,7 @@ pub fn run_case(case: &Path, out: &Path, device: &Device) -> Result<()> {
         ));
     }
     if case.join(optim::FILE).is_file() {
-        return optim::run(case, out);
+        return optim::run(case, out, device);
     }
     if case.join("cases.json").is_file() {
         return tok::run(case, out);

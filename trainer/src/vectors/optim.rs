@@ -16,8 +16,8 @@ pub(super) const FILE: &str = "optim.json";
 /// Most steps believed of a schedule or an optimizer.
 const STEPS: u64 = 1 << 20;
 
-/// Runs the case in the folder `case`: parameters after each step, and each schedule's multipliers.
-pub(super) fn run(case: &Path, out: &Path) -> Result<()> {
+/// Runs the case in the folder `case` on `device`: parameters after each step, and each schedule's multipliers.
+pub(super) fn run(case: &Path, out: &Path, device: &Device) -> Result<()> {
     let file = case.join(FILE);
     let json = files::read_json(&file)?;
     let object =
@@ -27,7 +27,7 @@ pub(super) fn run(case: &Path, out: &Path) -> Result<()> {
     for (name, settings) in object("adamw")? {
         let settings = Settings::read(settings)
             .map_err(|(field, what)| Error::field(&file, format!("adamw.{name}.{field}"), what))?;
-        adamw(name, &settings, &weights, &mut moved)?;
+        adamw(name, &settings, &weights, device, &mut moved)?;
     }
     let mut multipliers = Map::new();
     for name in object("lr_multiplier_by_step")?.keys() {
@@ -72,6 +72,7 @@ fn adamw(
     case: &str,
     settings: &Settings,
     weights: &Weights,
+    device: &Device,
     moved: &mut BTreeMap<String, candle_core::Tensor>,
 ) -> Result<()> {
     let all = weights.infos();
@@ -80,11 +81,12 @@ fn adamw(
     let is_start = |name: &String| !name.starts_with("grad_") && !name.ends_with(|c: char| c.is_ascii_digit());
     let names: BTreeSet<String> = all.keys().filter_map(parameter).filter(is_start).collect();
     let start = names.iter().map(|name| Ok((name.clone(), weights.read(&format!("{prefix}{name}0"))?)));
-    let store = Store::load(start.collect::<Result<Vec<_>>>()?, DType::F32, &Device::Cpu)?;
+    let store = Store::load(start.collect::<Result<Vec<_>>>()?, DType::F32, device)?;
     let mut optimizer = AdamW::new(settings.adamw);
     for k in 1..=settings.steps {
         let gradient = |name: &String| -> Result<_> {
-            Ok((name.clone(), weights.read(&format!("{prefix}grad_{name}{k}"))?.to_dtype(DType::F32)?))
+            let gradient = weights.read(&format!("{prefix}grad_{name}{k}"))?;
+            Ok((name.clone(), gradient.to_dtype(DType::F32)?.to_device(device)?))
         };
         let mut gradients = names.iter().map(gradient).collect::<Result<Gradients>>()?;
         if let Some(bound) = settings.clip {
@@ -121,7 +123,7 @@ mod tests {
     fn the_committed_case_holds() {
         let case = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors/hf/optim");
         let out = tempfile::tempdir().unwrap();
-        run(&case, out.path()).unwrap();
+        run(&case, out.path(), &Device::Cpu).unwrap();
         let (got, expected) =
             (files::read_json(&out.path().join("got.json")).unwrap(), files::read_json(&case.join(FILE)).unwrap());
         for (name, values) in expected["lr_multiplier_by_step"].as_object().unwrap() {

@@ -2,7 +2,7 @@
 //! that what the ordinary trainer does can be compared with the closed form of [`rebel_theory`].
 
 use super::{Ask, Cotangents, Group, Outputs, Trajectory, World, mismatched};
-use crate::nn::{Choice, Purpose, Store, Streams, Temperature, choose};
+use crate::nn::{Choice, Purpose, Sampling, Store, Streams, choose};
 use crate::reward::Score;
 use crate::{Error, Result};
 use candle_core::{D, DType, Device, Tensor};
@@ -127,7 +127,7 @@ impl World for Bandit {
             }
             let rows = logits.get(context)?.unsqueeze(0)?.repeat((k, 1))?; // [k, arms]
             let mut own: Vec<_> = (0..k as u64).map(|sample| streams.stream(ROLLOUT, step, prompt, sample)).collect();
-            let arms = choose(&rows, Choice::Sample(Temperature::ONE), &mut own)?;
+            let arms = choose(&rows, Choice::Sample(Sampling::ONE), &mut own)?;
             let of_prompt = arms.iter().enumerate().map(|(sample, &(arm, _))| {
                 Ok(Trajectory { prompt, ..self.draw(context, arm as usize, sample as u64)? })
             });

@@ -11,7 +11,7 @@ use crate::models::generate::{Completion, Generation, generate};
 use crate::models::reward::{self, RewardConfig, RewardModel};
 use crate::models::tokenizer::Tokenizer;
 use crate::models::{Trained, hf, peft};
-use crate::nn::{Choice, Purpose, Store, Streams, Temperature};
+use crate::nn::{Choice, Purpose, Sampling, Store, Streams};
 use crate::{Error, Result};
 use candle_core::{D, DType, Tensor};
 use ndarray::{Array1, Array2};
@@ -45,11 +45,13 @@ pub struct Response {
     pub text: String,
 }
 
-/// How a policy is sampled.
+/// What a policy's responses are.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sampling {
-    /// The temperature of the policy: in sampling, in scoring and in training.
-    pub temperature: Temperature,
+pub struct Responses {
+    /// The distribution of a token: in sampling, in scoring and in training. Where it is truncated, a token that has left
+    /// the kept set since it was drawn, or is not in the reference policy's, is scored as its last member
+    /// ([`Sampling::of_drawn`]).
+    pub sampling: Sampling,
     /// Longest response, tokens.
     pub response_length: usize,
     /// The token that ends a response; it counts.
@@ -78,7 +80,7 @@ pub struct Text {
     /// The reference policy; without one a policy is its own.
     reference: Option<Decoder>,
     tokenizer: Tokenizer,
-    sampling: Sampling,
+    responses: Responses,
 }
 
 /// Outputs that a gradient can be pulled through.
@@ -95,10 +97,10 @@ impl Text {
     ///
     /// # Errors
     /// When the parameters do not fit `config`.
-    pub fn policy(config: DecoderConfig, store: Store, tokenizer: Tokenizer, sampling: Sampling) -> Result<Self> {
+    pub fn policy(config: DecoderConfig, store: Store, tokenizer: Tokenizer, responses: Responses) -> Result<Self> {
         let trained = hf::decoder(&config, &store)?;
         let model = Model::Policy { twin: trained.detached(), trained };
-        Ok(Self { config, store, model, training: Trained::Full, reference: None, tokenizer, sampling })
+        Ok(Self { config, store, model, training: Trained::Full, reference: None, tokenizer, responses })
     }
 
     /// A reward model with these parameters.
@@ -106,11 +108,11 @@ impl Text {
     /// # Errors
     /// When the parameters do not fit `config`.
     pub fn reward_model(config: &RewardConfig, store: Store, tokenizer: Tokenizer) -> Result<Self> {
-        let sampling = Sampling { temperature: Temperature::ONE, response_length: 0, eos: tokenizer.eos()? };
+        let responses = Responses { sampling: Sampling::ONE, response_length: 0, eos: tokenizer.eos()? };
         let trained = RewardModel::new(config, &store)?;
         let model = Model::Reward { twin: trained.detached(), trained };
         let (config, training) = (config.decoder.clone(), Trained::Full);
-        Ok(Self { config, store, model, training, reference: None, tokenizer, sampling })
+        Ok(Self { config, store, model, training, reference: None, tokenizer, responses })
     }
 
     /// The same policy, of which `training` is trained from now on. What the policy is now becomes the reference of every
@@ -151,9 +153,9 @@ impl Text {
         &self.tokenizer
     }
 
-    /// From now on the policy is the one at `temperature`.
-    pub fn set_temperature(&mut self, temperature: Temperature) {
-        self.sampling.temperature = temperature;
+    /// From now on the policy is the one so sampled.
+    pub fn set_sampling(&mut self, sampling: Sampling) {
+        self.responses.sampling = sampling;
     }
 
     /// The shape of the decoder.
@@ -209,7 +211,7 @@ impl Text {
         ids: Vec<u32>,
         text: &str,
     ) -> Trajectory<Response> {
-        let ended = ids.last() == Some(&self.sampling.eos);
+        let ended = ids.last() == Some(&self.responses.eos);
         let steps = ids.len();
         let record = Response { query: query.into(), prompt: prompt_ids, ids, text: text.into() };
         Trajectory { prompt, sample: 0, record, steps, old: vec![], reference: vec![], ended }
@@ -258,7 +260,7 @@ impl Text {
             .flat_map(|(row, (prompt, ids))| (0..ids.len()).map(move |i| row * time + prompt.len() + i))
             .collect();
         let hidden = decoder.hidden(&tokens, None)?; // [rows, time, width]
-        let (logprobs, entropy) = decoder.token_logprobs(&hidden, &tokens, &at, self.sampling.temperature)?;
+        let (logprobs, entropy) = decoder.token_logprobs(&hidden, &tokens, &at, self.responses.sampling.of_drawn())?;
         Ok((logprobs, entropy, rows.iter().map(|(_, ids)| ids.len()).collect()))
     }
 
@@ -272,18 +274,15 @@ impl Text {
         step: u64,
     ) -> Result<Vec<Completion>> {
         let generation = Generation {
-            max_new: self.sampling.response_length,
-            choice: Choice::Sample(self.sampling.temperature),
-            stop: Some(self.sampling.eos),
+            max_new: self.responses.response_length,
+            choice: Choice::Sample(self.responses.sampling),
+            stop: &[self.responses.eos],
             samples: k,
+            batch: ROWS,
         };
-        let mut all = Vec::with_capacity(prompts.len() * k);
-        for prompts in prompts.chunks((ROWS / k.max(1)).max(1)) {
-            let ids: Vec<Vec<u32>> = prompts.iter().map(|(_, p)| p.ids.clone()).collect();
-            let stream = |prompt: usize, sample: usize| streams.stream(ROLLOUT, step, prompts[prompt].0, sample as u64);
-            all.extend(generate(twin, &ids, generation, stream)?);
-        }
-        Ok(all)
+        let ids: Vec<Vec<u32>> = prompts.iter().map(|(_, p)| p.ids.clone()).collect();
+        let stream = |prompt: usize, sample: usize| streams.stream(ROLLOUT, step, prompts[prompt].0, sample as u64);
+        generate(twin, &ids, generation, stream)
     }
 }
 

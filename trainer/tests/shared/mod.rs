@@ -61,7 +61,7 @@ pub fn rows() -> Vec<Vec<u32>> {
 }
 
 /// The largest difference of two lists.
-pub fn worst(a: &[f32], b: &[f32]) -> f32 {
+pub fn worst<T: Copy + Into<f64>>(a: &[T], b: &[T]) -> f64 {
     assert_eq!(a.len(), b.len());
-    a.iter().zip(b).fold(0.0, |m, (x, y)| m.max((x - y).abs()))
+    a.iter().zip(b).fold(0.0, |m, (&x, &y)| f64::max(m, (x.into() - y.into()).abs()))
 }

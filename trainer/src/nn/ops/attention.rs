@@ -9,15 +9,15 @@
 mod composed;
 mod kernels;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, InplaceOp2, Layout, Tensor};
 use rayon::prelude::*;
 
 use super::{Input, Output, has_fused_form, on_host};
-use crate::Result;
 use crate::nn::real::{Real, elements};
 use crate::nn::rope::Rope;
+use crate::{Error, Result};
 pub use composed::{composed, composed_cached};
 use kernels::*;
 
@@ -94,41 +94,114 @@ impl Geometry {
     }
 }
 
+/// A tensor that all layers of a pass share, and that the host makes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Constant {
+    Cosines,
+    Sines,
+    /// 1 where a token sees a column inside this window.
+    Seen(Option<usize>),
+}
+
+/// Those made so far, each for the dtype of the states.
+type Constants = Vec<((Constant, DType), Tensor)>;
+
 /// What attention needs to know about the tokens of one forward pass, the same for all layers.
 #[derive(Debug, Clone)]
 pub struct Tokens {
     batch: usize,
     time: usize,
-    /// Columns before the first new one (tokens in the cache).
-    past: usize,
-    /// `[batch, past + time]`: whether a column may be seen at all.
+    /// `[batch, time]`: whether a token may be seen at all.
     visible: Arc<[bool]>,
-    /// `[batch, time, rotated pairs]`: cosine and sine of each new token's angles.
+    /// `[batch, time, rotated pairs]`: cosine and sine of each token's angles.
     turns: Arc<[(f64, f64)]>,
+    /// `[batch]`: what each row continues; empty without a cache.
+    continued: Arc<[Continued]>,
+    /// What the composed forms have made of all this on the device of the pass.
+    constants: Arc<Mutex<Constants>>,
+}
+
+/// Where the new tokens of a row go in the cache: tokens `start..start + count` of the row become columns
+/// `past..past + count` of the cache's row `slot`; the others are padding, which no cache keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Continued {
+    /// Row of the cache.
+    pub slot: usize,
+    /// Columns it holds already; a column is a position.
+    pub past: usize,
+    /// The first real new token.
+    pub start: usize,
+    /// How many there are.
+    pub count: usize,
+}
+
+/// One row as the kernels see it.
+struct Sequence<'a> {
+    /// Columns that may be seen, old and new; none: all.
+    visible: Option<&'a [bool]>,
+    /// The first of them.
+    first: usize,
+    /// Columns before the first new one.
+    past: usize,
+    /// Turns of the new tokens.
+    turns: &'a [(f64, f64)],
 }
 
 impl Tokens {
-    /// `positions`: `[batch, time]` of the new tokens; `visible`: `[batch, past + time]` row by row; `dtype`: of the
-    /// states they attend with.
+    /// Tokens that see each other alone. `positions`, `visible`: `[batch, time]` row by row; `dtype`: of the states they
+    /// attend with.
     pub fn new(rope: &Rope, positions: &[u32], visible: Vec<bool>, batch: usize, dtype: DType) -> Self {
-        let time = positions.len() / batch.max(1);
-        let past = visible.len() / batch.max(1) - time;
-        Self { batch, time, past, visible: visible.into(), turns: rope.turns(positions, dtype).into() }
+        let (time, turns) = (positions.len() / batch.max(1), rope.turns(positions, dtype).into());
+        Self { batch, time, visible: visible.into(), turns, continued: [].into(), constants: Arc::default() }
     }
 
-    fn columns(&self) -> usize {
-        self.past + self.time
+    /// Tokens that continue a cache, each row its own of the cache's rows, `time` columns each.
+    pub fn continuing(rope: &Rope, continued: Vec<Continued>, time: usize, dtype: DType) -> Self {
+        let real = |c: &Continued, i: usize| (c.start..c.start + c.count).contains(&i);
+        let all = || continued.iter().flat_map(|c| (0..time).map(move |i| (c, i)));
+        let visible = all().map(|(c, i)| real(c, i)).collect();
+        let position = |c: &Continued, i: usize| if real(c, i) { c.past + i - c.start } else { 0 };
+        let positions: Vec<u32> = all().map(|(c, i)| position(c, i) as u32).collect();
+        let turns = rope.turns(&positions, dtype).into();
+        Self { batch: continued.len(), time, visible, turns, continued: continued.into(), constants: Arc::default() }
     }
 
-    /// Visible columns of batch row `b`, and the first of them (the number of columns when there is none).
-    fn visible_of(&self, b: usize) -> (&[bool], usize) {
-        let visible = &self.visible[b * self.columns()..][..self.columns()];
-        (visible, visible.iter().position(|&v| v).unwrap_or(visible.len()))
+    /// Row `b` without a cache.
+    fn alone(&self, b: usize) -> Sequence<'_> {
+        let visible = &self.visible[b * self.time..][..self.time];
+        let first = visible.iter().position(|&v| v).unwrap_or(visible.len());
+        Sequence { visible: Some(visible), first, past: 0, turns: self.turns_of(b) }
+    }
+
+    /// The real tokens of row `b`, behind those of the cache.
+    fn behind(&self, b: usize) -> Sequence<'_> {
+        let Continued { past, start, count, .. } = self.continued[b];
+        let turns = &self.turns_of(b)[start * self.pairs()..][..count * self.pairs()];
+        Sequence { visible: None, first: 0, past, turns }
+    }
+
+    /// The row of the pass that continues each of the cache's rows.
+    fn of_slot(&self, slots: usize) -> Vec<Option<usize>> {
+        let mut of = vec![None; slots];
+        self.continued.iter().enumerate().for_each(|(b, c)| of[c.slot] = Some(b));
+        of
     }
 
     fn turns_of(&self, b: usize) -> &[(f64, f64)] {
         let n = self.turns.len() / self.batch;
         &self.turns[b * n..][..n]
+    }
+
+    /// The constant as `make` makes it for a pass in the dtype of `like`; made once, because it has to travel to the device.
+    fn constant(&self, what: Constant, like: &Tensor, make: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+        let key = (what, like.dtype());
+        let mut known = self.constants.lock().expect("no thread panics while it holds the constants");
+        if let Some((_, tensor)) = known.iter().find(|(of, _)| *of == key) {
+            return Ok(tensor.clone());
+        }
+        let tensor = make()?;
+        known.push((key, tensor.clone()));
+        Ok(tensor)
     }
 
     /// Rotated pairs of components of a head.
@@ -146,8 +219,9 @@ pub fn attention(qkv: &Tensor, geometry: Geometry, tokens: &Tokens) -> Result<Te
     }
 }
 
-/// Attention of new tokens to a cache and to themselves, without a gradient. The new keys and values are written into
-/// the cache first. `keys`: `[batch, kv_heads, head_dim, capacity]`; `values`: `[batch, kv_heads, capacity, head_dim]`.
+/// Attention of new tokens ([`Tokens::continuing`]) to a cache and to themselves, without a gradient. The new keys and
+/// values are written into the cache first; rows of the cache that no token continues are neither read nor written.
+/// `keys`: `[slots, kv_heads, head_dim, capacity]`; `values`: `[slots, kv_heads, capacity, head_dim]`.
 pub fn attention_cached(
     qkv: &Tensor,
     geometry: Geometry,
@@ -155,6 +229,11 @@ pub fn attention_cached(
     keys: &Tensor,
     values: &Tensor,
 ) -> Result<Tensor> {
+    let (slots, _, _, capacity) = keys.dims4()?;
+    let fits = |c: &Continued| c.slot < slots && c.past + c.count <= capacity && c.start + c.count <= tokens.time;
+    if tokens.continued.len() != tokens.batch || !tokens.continued.iter().all(fits) {
+        return Err(Error::invalid(format!("attention: the rows do not continue a cache of {slots} x {capacity}")));
+    }
     if !has_fused_form(qkv) {
         return composed_cached(qkv, geometry, tokens, keys, values);
     }
@@ -216,7 +295,7 @@ fn forward<T: Real>((s, l): Input, g: &Geometry, tokens: &Tokens) -> Output {
                 keys.extend(transposed(&head_keys, dim));
                 values.extend(take_head(qkv, g.packed(), v, dim, &[], T::one()));
             }
-            sequence_forward(qkv, &keys, &values, time, g, tokens, b, context);
+            sequence_forward(qkv, &keys, &values, time, g, &tokens.alone(b), context);
         },
     );
     Ok((T::to_cpu_storage_owned(out), (tokens.batch, time, g.width()).into()))
@@ -240,13 +319,14 @@ fn forward_cached<T: Real>((s1, l1): Input, (s2, l2): Input, (s3, l3): Input, g:
     let (qkv, keys, values) = (elements::<T>(s1, l1)?, elements::<T>(s2, l2)?, elements::<T>(s3, l3)?);
     let mut out = vec![T::zero(); tokens.batch * tokens.time * g.width()];
     let row = g.kv_width() * capacity;
-    out.par_chunks_mut(tokens.time * g.width())
-        .zip(qkv.par_chunks(tokens.time * g.packed()))
-        .zip(keys.par_chunks(row).zip(values.par_chunks(row)))
-        .enumerate()
-        .for_each(|(b, ((context, qkv), (keys, values)))| {
-            sequence_forward(qkv, keys, values, capacity, g, tokens, b, context);
-        });
+    let rows = out.par_chunks_mut(tokens.time * g.width()).zip(qkv.par_chunks(tokens.time * g.packed()));
+    rows.enumerate().for_each(|(b, (context, qkv))| {
+        let Continued { slot, start, count, .. } = tokens.continued[b];
+        let qkv = &qkv[start * g.packed()..][..count * g.packed()];
+        let context = &mut context[start * g.width()..][..count * g.width()];
+        let (keys, values) = (&keys[slot * row..][..row], &values[slot * row..][..row]);
+        sequence_forward(qkv, keys, values, capacity, g, &tokens.behind(b), context);
+    });
     Ok((T::to_cpu_storage_owned(out), (tokens.batch, tokens.time, g.width()).into()))
 }
 
@@ -268,25 +348,29 @@ impl CustomOp3 for AttentionCached {
 }
 
 impl Append {
-    /// `cache`: the whole cache `[batch, kv_heads, ..]`; `qkv`: `[batch, time, packed]`.
+    /// `cache`: the whole cache `[slots, kv_heads, ..]`; `qkv`: `[batch, time, packed]`.
     fn write<T: Real>(&self, cache: &mut [T], capacity: usize, qkv: &[T]) {
         let (g, tokens) = (&self.geometry, &self.tokens);
-        let dim = g.head_dim;
-        let rows = cache.par_chunks_mut(g.kv_width() * capacity).zip(qkv.par_chunks(tokens.time * g.packed()));
-        rows.enumerate().for_each(|(b, (cache, qkv))| {
+        let (dim, row) = (g.head_dim, g.kv_width() * capacity);
+        let of_slot = tokens.of_slot(cache.len() / row);
+        let written = cache.par_chunks_mut(row).zip(of_slot).filter_map(|(cache, b)| Some((cache, b?)));
+        written.for_each(|(cache, b)| {
+            let Continued { past, start, count, .. } = tokens.continued[b];
+            let turns = tokens.behind(b).turns;
+            let qkv = &qkv[(b * tokens.time + start) * g.packed()..][..count * g.packed()];
             for head in 0..g.kv_heads {
                 let [k, v] = g.key_value(head);
                 let cache = &mut cache[head * dim * capacity..][..dim * capacity];
                 match self.part {
                     Part::Values => {
                         let values = take_head(qkv, g.packed(), v, dim, &[], T::one());
-                        cache[tokens.past * dim..][..values.len()].copy_from_slice(&values);
+                        cache[past * dim..][..values.len()].copy_from_slice(&values);
                     }
                     Part::Keys => {
-                        let keys = take_head(qkv, g.packed(), k, dim, tokens.turns_of(b), T::one());
+                        let keys = take_head(qkv, g.packed(), k, dim, turns, T::one());
                         for (i, key) in keys.chunks_exact(dim).enumerate() {
                             for (d, &x) in key.iter().enumerate() {
-                                cache[d * capacity + tokens.past + i] = x;
+                                cache[d * capacity + past + i] = x;
                             }
                         }
                     }
@@ -307,9 +391,6 @@ impl InplaceOp2 for Append {
         let (0, true) = (l1.start_offset(), l1.is_contiguous()) else {
             candle_core::bail!("append-to-cache: the cache is not a whole tensor")
         };
-        if self.tokens.columns() > capacity {
-            candle_core::bail!("append-to-cache: {} columns in a cache of {capacity}", self.tokens.columns());
-        }
         match (s1, s2) {
             (CpuStorage::F32(cache), CpuStorage::F32(qkv)) => self.write(cache, capacity, &qkv[l2.start_offset()..]),
             (CpuStorage::F64(cache), CpuStorage::F64(qkv)) => self.write(cache, capacity, &qkv[l2.start_offset()..]),

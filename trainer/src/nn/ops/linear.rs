@@ -1,22 +1,21 @@
 //! The affine map `x W^T + b`, with a bias whose gradient is not slow and a frozen weight that costs none.
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Tensor, op};
 use rayon::prelude::*;
 
-use super::{Input, Output, by_dtype, has_fused_form, on_host};
+use super::{Input, Output, by_dtype, has_fused_form, on_host, widened};
 use crate::Result;
 use crate::nn::real::{Real, elements, wide};
 
 /// `x W^T + b`. `x`: `[.., inputs]`; `weight`: `[outputs, inputs]` (torch's layout); `bias`: `[outputs]` or none.
-/// A frozen weight (one that is not tracked) costs no gradient, on any device.
+/// A frozen weight (one that is not tracked) costs no gradient, on no device.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let x = x.contiguous()?;
-    match bias {
-        Some(bias) if has_fused_form(&x) => Ok(x.apply_op3(weight, bias, Affine)?),
-        Some(bias) => Ok(x.apply_op2(weight, Product)?.broadcast_add(bias)?),
-        None => Ok(x.apply_op2(weight, Product)?),
-    }
+    Ok(match bias {
+        Some(bias) => x.apply_op3(weight, bias, Affine { fused: has_fused_form(&x) })?,
+        None => x.apply_op2(weight, Product)?,
+    })
 }
 
 /// The definition in candle operations.
@@ -39,8 +38,10 @@ fn with_last(dims: &[usize], last: usize) -> Vec<usize> {
     dims
 }
 
-/// With a bias.
-struct Affine;
+/// With a bias, which host memory in f32 and f64 adds and sums by our own loops, all else by candle's.
+struct Affine {
+    fused: bool,
+}
 
 /// Without.
 struct Product;
@@ -93,6 +94,11 @@ fn column_sums<T: Real>((s, l): Input) -> Output {
         total.iter_mut().zip(sums).for_each(|(t, s)| *t += s);
     }
     Ok((T::to_cpu_storage_owned(total), width.into()))
+}
+
+/// `y` plus a bias for each row, in candle operations on storages of any device.
+fn shifted<S: BackendStorage>(y: &S, shape: &Shape, (s, l): (&S, &Layout)) -> candle_core::Result<S> {
+    y.binary_impl::<op::Add>(s, &Layout::contiguous(shape), &l.broadcast_as(shape)?)
 }
 
 /// `x W^T`, `[.., outputs]`, where the storage is.
@@ -173,7 +179,23 @@ impl CustomOp3 for Affine {
         if l3.dims() != &l2.dims()[..1] {
             candle_core::bail!("affine: {:?} plus {:?}", shape.dims(), l3.dims());
         }
-        Ok((by_dtype!(s1, biased, product, (s3, l3))?, shape))
+        match self.fused {
+            true => Ok((by_dtype!(s1, biased, product, (s3, l3))?, shape)),
+            false => Ok((shifted(&product, &shape, (s3, l3))?, shape)),
+        }
+    }
+
+    fn cuda_fwd(
+        &self,
+        s1: &CudaStorage,
+        l1: &Layout,
+        s2: &CudaStorage,
+        l2: &Layout,
+        s3: &CudaStorage,
+        l3: &Layout,
+    ) -> candle_core::Result<(CudaStorage, Shape)> {
+        let (product, shape) = product((s1, l1), (s2, l2))?;
+        Ok((shifted(&product, &shape, (s3, l3))?, shape))
     }
 
     fn bwd(
@@ -186,7 +208,11 @@ impl CustomOp3 for Affine {
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let dy = flat(dy, weight)?;
         let (dx, dw) = pull(x, weight, &dy)?;
-        Ok((dx, dw, bias.track_op().then(|| dy.apply_op1_no_bwd(&ColumnSums)).transpose()?))
+        let sums = || match self.fused {
+            true => dy.apply_op1_no_bwd(&ColumnSums),
+            false => widened(&dy)?.sum(0)?.to_dtype(bias.dtype()),
+        };
+        Ok((dx, dw, bias.track_op().then(sums).transpose()?))
     }
 }
 
@@ -217,17 +243,40 @@ mod tests {
     }
 
     #[test]
+    fn the_form_for_other_devices_and_the_definition_agree() {
+        let inputs = [
+            random("x", &[7, 43, 7], DType::F64),
+            random("weight", &[13, 7], DType::F64),
+            random("bias", &[13], DType::F64),
+        ];
+        let other = |a: &[Tensor]| unfused(|| linear(&a[0], &a[1], a.get(2)).unwrap());
+        let slow = |a: &[Tensor]| composed(&a[0], &a[1], a.get(2)).unwrap();
+        agree(&inputs, other, slow, [2e-6, 1e-12]);
+        agree(&inputs[..2], other, slow, [2e-6, 1e-12]);
+    }
+
+    #[test]
+    fn the_gradient_of_a_bias_in_bf16_is_summed_in_f32() {
+        let x = random("x", &[1000, 3], DType::BF16);
+        let (weight, bias) = (random("w", &[2, 3], DType::BF16), random("b", &[2], DType::BF16));
+        let bias = Var::from_tensor(&bias).unwrap();
+        let y = linear(&x, &weight, Some(&bias)).unwrap();
+        let gradient = y.sum_all().unwrap().backward().unwrap().get(&bias).unwrap().clone();
+        assert_eq!(difference(&gradient, &(bias.ones_like().unwrap() * 1000.0).unwrap()), 0.0);
+    }
+
+    #[test]
     fn a_frozen_weight_gets_no_gradient() {
-        for dtype in [DType::F32, DType::BF16] {
+        let form = |fused: bool, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>| match fused {
+            true => linear(x, weight, bias).unwrap(),
+            false => unfused(|| linear(x, weight, bias).unwrap()),
+        };
+        for (dtype, fused) in [(DType::F32, true), (DType::F32, false), (DType::BF16, false)] {
             let x = Var::from_tensor(&random("x", &[4, 3], dtype)).unwrap();
             let (weight, bias) = (random("w", &[2, 3], dtype), random("b", &[2], dtype));
             for bias in [Some(&bias), None] {
-                let y = linear(&x, &weight, bias).unwrap();
-                let gradients = y.sum_all().unwrap().backward().unwrap();
-                // besides x's: the bias' of a narrow type, which is candle's
-                let others = gradients.get_ids().filter(|id| **id != x.id()).count();
-                assert!(gradients.get(&x).is_some() && gradients.get(&weight).is_none());
-                assert_eq!(others, usize::from(dtype == DType::BF16 && bias.is_some()));
+                let gradients = form(fused, &x, &weight, bias).sum_all().unwrap().backward().unwrap();
+                assert!(gradients.get(&x).is_some() && gradients.get_ids().count() == 1);
             }
         }
     }

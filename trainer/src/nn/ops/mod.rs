@@ -3,6 +3,7 @@
 //! value and in every gradient.
 
 pub mod attention;
+pub mod embedding;
 pub mod gelu;
 pub mod join;
 pub mod layer_norm;
@@ -18,7 +19,21 @@ use candle_core::{CpuStorage, DType, Layout, Shape, Tensor};
 
 /// Whether `x` is of the kind the fused forms are written for.
 pub(crate) fn has_fused_form(x: &Tensor) -> bool {
+    #[cfg(test)]
+    if testing::is_unfused() {
+        return false;
+    }
     x.device().is_cpu() && matches!(x.dtype(), DType::F32 | DType::F64)
+}
+
+/// Whether sums may not be taken in the type of `x`: in bf16 a sum of ones stops at 256.
+pub(crate) fn is_narrow(x: &Tensor) -> bool {
+    matches!(x.dtype(), DType::F16 | DType::BF16)
+}
+
+/// `x` in a type that sums may be taken in: f32 where its own is narrower, else as it is.
+pub(crate) fn widened(x: &Tensor) -> candle_core::Result<Tensor> {
+    if is_narrow(x) { x.to_dtype(DType::F32) } else { Ok(x.clone()) }
 }
 
 /// One input of a host form.
@@ -69,6 +84,22 @@ pub(crate) mod testing {
     use candle_core::{DType, Device, Tensor, Var};
 
     use crate::nn::{Streams, normal};
+
+    std::thread_local! {
+        static UNFUSED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    }
+
+    /// What `f` gives when this thread computes as it would on a device without fused forms.
+    pub fn unfused<T>(f: impl FnOnce() -> T) -> T {
+        UNFUSED.set(true);
+        let value = f();
+        UNFUSED.set(false);
+        value
+    }
+
+    pub fn is_unfused() -> bool {
+        UNFUSED.get()
+    }
 
     pub fn random(name: &str, shape: &[usize], dtype: DType) -> Tensor {
         normal(&Streams::new(7), name, shape, 1.0, dtype, &Device::Cpu).unwrap()

@@ -1,9 +1,9 @@
 //! Root-mean-square normalisation (Zhang and Sennrich, arXiv 1910.07467) over the last dimension.
 
-use super::{Input, Output, has_fused_form, on_host, rows};
+use super::{Input, Output, has_fused_form, on_host, rows, widened};
 use crate::Result;
 use crate::nn::real::{Real, elements, lane_sum, wide};
-use candle_core::{CustomOp2, CustomOp3, D, DType, Tensor};
+use candle_core::{CustomOp2, CustomOp3, D, Tensor};
 
 /// `x / sqrt(mean(x^2) + eps) * gain`, with the mean over each row of the last dimension.
 /// `x`: `[.., width]`; `gain`: `[width]`.
@@ -17,10 +17,7 @@ pub fn rms_norm(x: &Tensor, gain: &Tensor, eps: f64) -> Result<Tensor> {
 /// The definition in candle operations. Narrow types are normalised in f32 and rounded before the gain, as the libraries do
 /// that trained the checkpoints.
 pub fn composed(x: &Tensor, gain: &Tensor, eps: f64) -> Result<Tensor> {
-    let wide = match x.dtype() {
-        DType::F16 | DType::BF16 => x.to_dtype(DType::F32)?,
-        _ => x.clone(),
-    };
+    let wide = widened(x)?;
     let mean = wide.sqr()?.mean_keepdim(D::Minus1)?;
     let normal = wide.broadcast_div(&(mean + eps)?.sqrt()?)?;
     Ok(normal.to_dtype(x.dtype())?.broadcast_mul(gain)?)
@@ -112,6 +109,8 @@ impl CustomOp3 for RmsNormGradient {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::DType;
+
     use super::super::testing::*;
     use super::*;
 

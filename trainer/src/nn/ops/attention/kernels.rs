@@ -1,7 +1,7 @@
 //! The arithmetic of fused attention, one sequence at a time, on plain slices: rotation, softmax over visible keys, and
 //! the sums forward and back.
 
-use super::{Geometry, Tokens};
+use super::{Geometry, Sequence, Tokens};
 use crate::nn::real::{Real, Strides, lane_sum, product, wide};
 
 /// Query rows of one block: larger ones waste work above the diagonal, smaller ones leave the tile.
@@ -115,13 +115,21 @@ wide! {
         values: &[T],
         capacity: usize,
         g: &Geometry,
-        tokens: &Tokens,
-        b: usize,
+        sequence: &Sequence,
         context: &mut [T],
     ) {
-        let (dim, width, past) = (g.head_dim, g.width(), tokens.past);
-        let ((visible, first), turns) = (tokens.visible_of(b), tokens.turns_of(b));
-        let mut p = vec![T::zero(); BLOCK * tokens.columns()];
+        let (dim, width) = (g.head_dim, g.width());
+        let &Sequence { visible, first, past, turns } = sequence;
+        let time = qkv.len() / g.packed();
+        let everything; // where nothing is hidden
+        let visible = match visible {
+            Some(visible) => visible,
+            None => {
+                everything = vec![true; past + time];
+                &everything
+            }
+        };
+        let mut p = vec![T::zero(); BLOCK.min(time) * visible.len()];
         for head in 0..g.heads {
             let q = take_head(qkv, g.packed(), g.query(head), dim, turns, T::of(g.scale()));
             let start = head / g.group() * dim * capacity;
@@ -153,7 +161,8 @@ wide! {
         dqkv: &mut [T],
     ) {
         let (time, dim, width) = (tokens.time, g.head_dim, g.width());
-        let ((visible, first), turns) = (tokens.visible_of(b), tokens.turns_of(b));
+        let Sequence { visible, first, turns, .. } = tokens.alone(b);
+        let visible = visible.unwrap_or_default(); // without a cache it is there
         let half = tokens.pairs();
         let scale = T::of(g.scale());
         let mut p = vec![T::zero(); BLOCK * time];

@@ -47,28 +47,66 @@ fn a_token_sees_its_window_and_nothing_before() {
     assert!(difference(&last(&qkv, 18), &last(&changed, 18)) > 1e-3);
 }
 
+/// Rows of 37, 30 and 12 tokens in pieces of their own lengths, padded left, right or not at all, in rows of the cache that are
+/// not in order; the cache holds what an earlier sequence left.
 #[test]
 fn attention_by_pieces_through_the_cache_equals_attention_at_once_bit_for_bit() {
+    let (slots, capacity, lens) = ([3, 0, 2], 41, [37, 30, 12]);
     for geometry in [NEOX, GROUPED, WINDOWED] {
-        let qkv = random("qkv", &[3, 37, geometry.packed()], DType::F32);
-        let whole = tokens(&ROPE, DType::F32);
-        let at_once = attention(&qkv, geometry, &whole).unwrap();
-        let keys = Tensor::zeros((3, geometry.kv_heads, 10, 40), DType::F32, &Device::Cpu).unwrap();
-        let values = Tensor::zeros((3, geometry.kv_heads, 40, 10), DType::F32, &Device::Cpu).unwrap();
-        let mut past = 0;
-        for step in [20, 1, 1, 15] {
-            let columns = past + step;
-            let visible = (0..3).flat_map(|b| whole.visible[b * 37..][..columns].to_vec()).collect();
-            let positions: Vec<u32> = (0..3).flat_map(|b| (past..columns).map(move |i| (i + b) as u32)).collect();
-            let tokens = Tokens::new(&ROPE, &positions, visible, 3, DType::F32);
-            let piece = qkv.narrow(1, past, step).unwrap();
+        let rows = lens.map(|n| random(&format!("row {n}"), &[1, n, geometry.packed()], DType::F32));
+        let at_once = [0, 1, 2].map(|b: usize| {
+            let positions: Vec<u32> = (0..lens[b] as u32).collect();
+            let tokens = Tokens::new(&ROPE, &positions, vec![true; lens[b]], 1, DType::F32);
+            attention(&rows[b], geometry, &tokens).unwrap()
+        });
+        let dirty = |shape: &[usize]| random("left over", shape, DType::F32);
+        let keys = dirty(&[4, geometry.kv_heads, 10, capacity]);
+        let values = dirty(&[4, geometry.kv_heads, capacity, 10]);
+        let untouched = keys.get(1).unwrap().copy().unwrap();
+        // Tokens of each row in a pass, and the column at which they start.
+        let mut past = [0; 3];
+        for (counts, starts, time) in [
+            ([20, 9, 1], [0, 0, 0], 20),
+            ([1, 1, 1], [0, 0, 0], 1),
+            ([10, 0, 2], [2, 0, 10], 12),
+            ([6, 20, 8], [14, 0, 3], 20),
+        ] {
+            let continued: Vec<Continued> = (0..3)
+                .map(|b| Continued { slot: slots[b], past: past[b], start: starts[b], count: counts[b] })
+                .collect();
+            let tokens = Tokens::continuing(&ROPE, continued, time, DType::F32);
+            let piece: Vec<Tensor> = (0..3)
+                .map(|b| {
+                    let padding = |n: usize| random("padding", &[1, n, geometry.packed()], DType::F32);
+                    let real = rows[b].narrow(1, past[b], counts[b]).unwrap();
+                    let after = padding(time - starts[b] - counts[b]);
+                    Tensor::cat(&[padding(starts[b]), real, after], 1).unwrap()
+                })
+                .collect();
+            let piece = Tensor::cat(&piece, 0).unwrap();
             let fused = attention_cached(&piece, geometry, &tokens, &keys, &values).unwrap();
-            let expected = at_once.narrow(1, past, step).unwrap();
-            assert_eq!(difference(&fused, &expected), 0.0);
             let slow = composed_cached(&piece, geometry, &tokens, &keys, &values).unwrap();
-            assert!(difference(&slow, &expected) < 2e-6);
-            past = columns;
+            for b in 0..3 {
+                let expected = at_once[b].narrow(1, past[b], counts[b]).unwrap();
+                let real = |x: &Tensor| x.narrow(0, b, 1).unwrap().narrow(1, starts[b], counts[b]).unwrap();
+                assert_eq!(difference(&real(&fused), &expected), 0.0);
+                assert!(difference(&real(&slow), &expected) < 2e-6);
+                past[b] += counts[b];
+            }
         }
+        assert_eq!(past, lens);
+        assert_eq!(difference(&keys.get(1).unwrap(), &untouched), 0.0);
+    }
+}
+
+#[test]
+fn rows_that_do_not_fit_the_cache_are_an_error() {
+    let qkv = random("qkv", &[1, 2, NEOX.packed()], DType::F32);
+    let keys = Tensor::zeros((2, 3, 10, 4), DType::F32, &Device::Cpu).unwrap();
+    let values = Tensor::zeros((2, 3, 4, 10), DType::F32, &Device::Cpu).unwrap();
+    for (slot, past, count) in [(2, 0, 2), (0, 3, 2), (0, 0, 3)] {
+        let tokens = Tokens::continuing(&ROPE, vec![Continued { slot, past, start: 0, count }], 2, DType::F32);
+        assert!(attention_cached(&qkv, NEOX, &tokens, &keys, &values).is_err(), "{slot} {past} {count}");
     }
 }
 
