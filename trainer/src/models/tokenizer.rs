@@ -50,7 +50,7 @@ impl Tokenizer {
     /// # Errors
     /// One line naming the file and field that is missing or damaged.
     pub fn load(folder: &Path) -> Result<Self> {
-        let names = TokenNames::read(folder)?;
+        let mut names = TokenNames::read(folder)?;
         let mut file = folder.join("tokenizer.json");
         let mut sources = Vec::new();
         let inner = if !file.exists() && folder.join("vocab.json").exists() {
@@ -58,6 +58,7 @@ impl Tokenizer {
             for name in ["vocab.json", "merges.txt"] {
                 sources.push((name, read_bytes(&folder.join(name), LONGEST)?));
             }
+            names.assume(&clip::USUAL)?;
             clip::load(folder, &names)?
         } else {
             parse(&read_bytes(&file, LONGEST)?).map_err(|what| Error::file(&file, what))?
