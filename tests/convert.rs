@@ -222,3 +222,35 @@ fn an_architecture_that_is_not_known_is_refused_by_name() {
     let error = refused(&source, &folder.path().join("to"), &[]);
     assert!(error.contains("config.json: model_type: mamba is not supported"), "{error}");
 }
+
+/// Folders of models: the committed ones, and the whole set where it is at hand (`REBEL_VECTORS`, or beside the checkout).
+fn models() -> Vec<PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/vectors");
+    let whole = std::env::var_os("REBEL_VECTORS").map_or(beside, PathBuf::from).join("hf");
+    let groups = [whole, case("")].into_iter().flat_map(|set| ["lm", "lm_v5", "rm"].map(|group| set.join(group)));
+    let entries = groups.filter(|group| group.is_dir()).flat_map(|group| std::fs::read_dir(group).unwrap());
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn a_converted_folder_is_converted_to_itself() {
+    let models = models();
+    assert!(models.len() > 4);
+    for source in models {
+        let folder = tempfile::tempdir().unwrap();
+        let (once, twice) = (folder.path().join("model"), folder.path().join("again/model"));
+        convert(&source, &once, &["--shard-size", "50KB"]);
+        std::fs::create_dir(folder.path().join("again")).unwrap();
+        convert(&once, &twice, &["--shard-size", "50KB"]);
+        assert_eq!(names(&once), names(&twice));
+        for name in names(&once) {
+            let same = std::fs::read(once.join(&name)).unwrap() == std::fs::read(twice.join(&name)).unwrap();
+            assert!(same, "{}: {name} changed", source.display());
+        }
+        let config = json(&once.join("config.json"));
+        let decoder = if config["base_config"].is_object() { &config["base_config"] } else { &config };
+        assert!(decoder.get("rope_parameters").is_none() && config.get("dtype").is_none(), "{}", source.display());
+        assert!(decoder["rope_theta"].is_number() || decoder["rotary_emb_base"].is_number(), "{}", source.display());
+        assert!(config["torch_dtype"].is_string(), "{}", source.display());
+    }
+}

@@ -252,9 +252,19 @@ fn a_trained_adapter_is_a_small_folder_and_merged_it_is_an_ordinary_model() {
     let up = tensors(online.join("adapter_model.safetensors"), ".lora_B.weight");
     assert!(up.len() == 8 && up.values().all(|values| values.iter().any(|&x| x != 0.0)), "{:?}", up.keys());
     assert_eq!(tensors(online.join("optimizer.safetensors"), FIRST).len(), 16);
+    // scored as it is, and as one model with its base
+    let rows = folder.path().join("rows.jsonl");
+    std::fs::write(&rows, "{\"prompt\": \"a post\", \"completion\": \" a summary of it\"}\n").unwrap();
+    let score = |model: &Path| {
+        let output = rebel().arg("score").arg("--model").arg(model).arg(&rows).output().unwrap();
+        let row: Value = serde_json::from_str(&succeeded(&output)).unwrap();
+        row["logprob"].as_f64().unwrap_or_else(|| panic!("{row}"))
+    };
+    let (adapted, merged, base) = (score(&online), score(&run.join("merged")), score(&run.join("checkpoints/sft")));
+    assert!((adapted - merged).abs() < 1e-3 && adapted != base, "{adapted} {merged} {base}");
     // the reference is the model with the adapter off: at first the policy itself, then what it moves away from
-    let online = metrics(&run).into_iter().filter(|r| r["stage"] == "rebel");
-    let kl: Vec<f64> = online.map(|r| r["objective/kl"].as_f64().unwrap()).collect();
+    let steps = metrics(&run).into_iter().filter(|r| r["stage"] == "rebel");
+    let kl: Vec<f64> = steps.map(|r| r["objective/kl"].as_f64().unwrap()).collect();
     assert!(kl[0] == 0.0 && kl[1..].iter().all(|&kl| kl != 0.0), "{kl:?}");
     // merged: every adapted weight has moved, every other is the base's
     let (base, merged) = (tensors(run.join("checkpoints/sft/model.safetensors"), ""), run.join("merged"));

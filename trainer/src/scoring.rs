@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::data::exchange::{Exchange, Prompt};
 use crate::models::chat::ChatTemplate;
-use crate::models::{Decoder, TokenBatch, Tokenizer, hf, reward};
+use crate::models::{Decoder, TokenBatch, Tokenizer, hf, peft, reward};
 use crate::nn::{Place, Temperature};
 use crate::rewards::{Judgement, LearnedReward};
 use crate::{Error, Result};
@@ -71,7 +71,7 @@ impl Scorer {
     /// # Errors
     /// One line naming file and field; a temperature for a reward model is wrong usage.
     pub fn load(folder: &Path, temperature: Option<Temperature>, place: &Place) -> Result<Self> {
-        if reward::folder::is_reward_model(folder)? {
+        if !peft::is_adapter(folder) && reward::folder::is_reward_model(folder)? {
             return match temperature {
                 Some(_) => Err(Error::Usage(format!("--temperature: {}: a reward model has none", folder.display()))),
                 None => Ok(Self::Reward(Box::new(LearnedReward::load(folder, place)?))),
@@ -165,12 +165,14 @@ impl Scorer {
 
 impl Policy {
     fn load(folder: &Path, temperature: Temperature, place: &Place) -> Result<Self> {
-        let (config, store) = hf::load(folder, place.dtype, &place.device)?;
-        let tokenizer = Tokenizer::load(folder)?;
+        let (config, store, _) = peft::open(folder, None, place.dtype, &place.device)?;
+        let texts = peft::text_folder(folder)?;
+        let tokenizer = Tokenizer::load(&texts)?;
+        tokenizer.check_vocabulary(config.vocab)?;
         let ends = config.eos.iter().copied().chain(tokenizer.eos().ok()).collect();
         Ok(Self {
             decoder: hf::decoder(&config, &store)?.detached(),
-            template: ChatTemplate::load(folder)?,
+            template: ChatTemplate::load(&texts)?,
             tokenizer,
             temperature,
             ends,

@@ -194,6 +194,7 @@ fn python_s_ways_hold_in_templates() {
         ("{{ 'x' if strftime_now('%Y') | int > 2023 else 'y' }}", "x"),
         ("{{ 'a' | replace('a', 'bb') | indent(2, true) }}", "  bb"),
         ("{# a note #}{{ documents is none and tools is none and bos_token == '<s>' }}", "True"),
+        ("{{ 'a\nb\n' | indent(width=1) }}{{ ' x\x1c' | trim }}{{ 'a b'.split() | length }}", "a\n b\nx2"),
         ("{{ pad_token is defined }}", "False"),
     ] {
         assert_eq!(rendered(source, &[("user", "Hi"), ("assistant", "Hello")], false), text, "{source}");

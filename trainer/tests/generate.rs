@@ -229,8 +229,8 @@ fn a_truncated_policys_trajectories_keep_finite_log_probs_while_it_moves() {
     let sampling = sampling(Some(40), Some(0.6));
     let responses = Responses { sampling, response_length: 12, eos: tokenizer.eos().unwrap() };
     let ids = tokenizer.encode("a post").unwrap();
-    let (first, again) = (store(&config), store(&config));
-    let mut world = Text::policy(config, again, tokenizer, responses)
+    let first = store(&config);
+    let mut world = Text::policy(config.clone(), store(&config), tokenizer, responses)
         .unwrap()
         .begin(Trained::Full, false, &Streams::new(5))
         .unwrap();

@@ -187,6 +187,14 @@ fn a_committed_adapter_case_holds() {
 }
 
 #[test]
+fn committed_reward_model_cases_hold() {
+    for case in ["armorm", "fsfairx_seqcls", "starling", "tldr_scalar"] {
+        let wrong = judge(&committed().join("rm").join(case));
+        assert!(wrong.is_empty(), "{case}: {wrong:#?}");
+    }
+}
+
+#[test]
 fn every_case_of_a_model_in_the_whole_set_holds() {
     let root = match std::env::var_os("REBEL_VECTORS") {
         Some(root) => PathBuf::from(root),

@@ -23,8 +23,7 @@ fn training_less_and_recomputing_take_less_memory() {
     assert!(ratio(&last, &full) < 0.45, "{last:?} {full:?}");
     assert!(ratio(&lora, &full) < 0.8, "{lora:?} {full:?}");
     assert!(ratio(&everywhere, &full) < 0.85, "{everywhere:?} {full:?}");
-    // Of one trained block there is nothing to recompute.
-    for (part, kept, bound) in [(0, &full, 0.75), (1, &last, 1.01), (2, &lora, 0.6), (3, &everywhere, 0.6)] {
+    for (part, kept, bound) in [(0, &full, 0.75), (2, &lora, 0.6), (3, &everywhere, 0.6)] {
         let recomputed = taken(part, true, Frozen::Detached);
         assert!(ratio(&recomputed, kept) < bound, "{recomputed:?} {kept:?}");
     }

@@ -162,11 +162,17 @@ fn clip_lower_cases_a_capital_sigma_as_python_does() {
     let clip = Tokenizer::load(&committed().join("clip")).unwrap();
     assert_eq!(clip.encode("ΟΔΟΣ ΣΑΣ").unwrap(), clip.encode("οδος σας").unwrap());
     assert_ne!(clip.encode("ΟΔΟΣ").unwrap(), clip.encode("οδοσ").unwrap());
+    assert_eq!(clip.encode("!\u{345}! a").unwrap(), clip.encode("! ! a").unwrap());
     let saved = tempfile::tempdir().unwrap();
     clip.save(saved.path()).unwrap();
     let again = Tokenizer::load(saved.path()).unwrap();
     assert_eq!(again.encode_special("A Photo!").unwrap(), clip.encode_special("a photo!").unwrap());
     assert!(!saved.path().join("tokenizer.json").exists());
+    for name in ["tokenizer_config.json", "special_tokens_map.json"] {
+        std::fs::remove_file(saved.path().join(name)).unwrap();
+    }
+    let bare = Tokenizer::load(saved.path()).unwrap();
+    assert_eq!(bare.encode_padded("a photo", 8).unwrap(), clip.encode_padded("a photo", 8).unwrap());
 }
 
 #[test]

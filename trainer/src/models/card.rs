@@ -2,8 +2,11 @@
 //! what is known is said.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use serde_json::Value;
+
+use crate::{Result, files};
 
 /// What a card says.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +30,17 @@ pub struct Card {
 }
 
 impl Card {
+    /// Its name in a folder.
+    pub const FILE: &str = "README.md";
+
+    /// Writes it as the `README.md` of `folder`.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        files::write_whole(&folder.join(Self::FILE), |out| out.write_all(self.text().as_bytes()))
+    }
+
     /// The file: a YAML head between two lines of dashes, then Markdown.
     pub fn text(&self) -> String {
         let mut text = String::from("---\n");

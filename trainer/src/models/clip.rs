@@ -24,10 +24,18 @@ const MOST_MERGES: usize = 49_152 - 256 - 2;
 /// Longest file, bytes.
 const LONGEST: u64 = 16 << 20;
 
+/// What the tokenizer calls its tokens where the folder does not say.
+pub(super) const USUAL: [(&str, &str); 4] = [
+    ("bos_token", "<|startoftext|>"),
+    ("eos_token", "<|endoftext|>"),
+    ("unk_token", "<|endoftext|>"),
+    ("pad_token", "<|endoftext|>"),
+];
+
 /// Letters that stand for words: those that BERT's tokenizer puts spaces around.
 const CHINESE: &str = r"\x{4E00}-\x{9FFF}\x{3400}-\x{4DBF}\x{20000}-\x{2A6DF}\x{2A700}-\x{2B73F}\x{2B740}-\x{2B81F}\x{2B820}-\x{2CEAF}\x{F900}-\x{FAFF}\x{2F800}-\x{2FA1F}";
 
-/// The tokenizer of a folder's `vocab.json` and `merges.txt`.
+/// The tokenizer of a folder's `vocab.json` and `merges.txt`; `names` names at least the tokens in [`USUAL`].
 ///
 /// # Errors
 /// A file that is missing or damaged: file and field on one line.
@@ -37,16 +45,14 @@ pub(super) fn load(folder: &Path, names: &TokenNames) -> Result<Tokenizer> {
     let vocab: BTreeMap<String, u32> =
         serde_json::from_slice(&text).map_err(|e| Error::file(&vocab_file, one_line(&e.to_string())))?;
     let merges = merges(&folder.join("merges.txt"), &vocab)?;
-    let special = |name: &str, usual: &'static str| -> Result<(String, u32)> {
-        let text = names.token(name)?.map_or(usual, |token| token.text);
-        let id = vocab
-            .get(text)
-            .ok_or_else(|| Error::field(&vocab_file, one_line(text), format!("missing (it is the {name})")))?;
-        Ok((text.to_owned(), *id))
+    let special = |name: &str| -> Result<(String, u32)> {
+        let missing = |text: &str| Error::field(&vocab_file, one_line(text), format!("missing (it is the {name})"));
+        let text = names.token(name)?.map(|token| token.text).unwrap_or_default();
+        Ok((text.to_owned(), *vocab.get(text).ok_or_else(|| missing(text))?))
     };
-    let (bos, bos_id) = special("bos_token", "<|startoftext|>")?;
-    let (eos, eos_id) = special("eos_token", "<|endoftext|>")?;
-    let (unk, _) = special("unk_token", "<|endoftext|>")?;
+    let (bos, bos_id) = special("bos_token")?;
+    let (eos, eos_id) = special("eos_token")?;
+    let (unk, _) = special("unk_token")?;
 
     let added = |content: &str, id: u32| {
         json!({
@@ -61,8 +67,10 @@ pub(super) fn load(folder: &Path, names: &TokenNames) -> Result<Tokenizer> {
     let piece = |token: &str| json!({"SpecialToken": {"id": token, "type_id": 0}});
     let known = |token: &str, id: u32| json!({"id": token, "ids": [id], "tokens": [token]});
     let sequence = |id: &str| json!({"Sequence": {"id": id, "type_id": 0}});
-    let words =
-        format!(r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[{CHINESE}]|[\p{{L}}&&[^{CHINESE}]]+|\p{{N}}|[^\s\p{{L}}\p{{N}}]+");
+    // U+0345, a mark that counts as a letter where case does not, is in neither of the two classes it could be in.
+    let words = format!(
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[{CHINESE}]|[\p{{L}}&&[^{CHINESE}]]+|\p{{N}}|[^\s\p{{L}}\p{{N}}\x{{345}}]+"
+    );
     let whole = json!({
         "version": "1.0",
         "added_tokens": added_tokens,

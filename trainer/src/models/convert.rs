@@ -29,7 +29,7 @@ const CARRIED: [&str; 12] = [
     "vocab.json",
     "merges.txt",
     "tokenizer.model",
-    "README.md",
+    Card::FILE,
     "LICENSE",
     "LICENSE.txt",
 ];
@@ -93,9 +93,8 @@ pub fn convert(source: &Path, destination: &Path, how: &Conversion) -> Result<Wr
         } else if !model.is_reward {
             files::write_json(&at.join("generation_config.json"), &config_json::generation_json(&config))?;
         }
-        if !at.join("README.md").exists() {
-            let card = model.card(destination).text();
-            files::write_whole(&at.join("README.md"), |out| out.write_all(card.as_bytes()))?;
+        if !at.join(Card::FILE).exists() {
+            model.card(destination).write(at)?;
         }
         files::write_json(&at.join("config.json"), &config)?;
         let sources = found

@@ -129,10 +129,7 @@ impl Decoder {
             before_block(&x);
             let kept = cache.as_ref().map(|rows| rows.layer(layer));
             x = match &self.recomputed {
-                // The backward begins with the last block: dropping that first would save nothing.
-                Some(recomputed)
-                    if kept.is_none() && layer + 1 < self.blocks.len() && (self.trained[layer] || x.track_op()) =>
-                {
+                Some(recomputed) if kept.is_none() && (self.trained[layer] || x.track_op()) => {
                     let (block, about) = (block.clone(), about.clone());
                     recomputed.run(&x, move |x| block.forward(x, &about, None))?
                 }

@@ -37,6 +37,7 @@ pub mod text_stream;
 mod token_names;
 pub mod tokenizer;
 mod tokenizer_json;
+mod tokenizer_train;
 pub mod trained;
 
 pub use batch::{CacheRows, KvCache, TokenBatch};

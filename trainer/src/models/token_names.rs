@@ -85,6 +85,19 @@ impl TokenNames {
         Ok(Some(NamedToken { text, fields }))
     }
 
+    /// Calls tokens by their usual names where neither file does.
+    ///
+    /// # Errors
+    /// A field that is no token.
+    pub fn assume(&mut self, usual: &[(&'static str, &'static str)]) -> Result<()> {
+        for (name, text) in usual {
+            if self.token(name)?.is_none() {
+                self.config.insert((*name).into(), (*text).into());
+            }
+        }
+        Ok(())
+    }
+
     /// All named tokens as texts.
     ///
     /// # Errors

@@ -1,25 +1,21 @@
-//! A text's tokens and back: a folder's `tokenizer.json` with the two files that say which tokens end and pad a text,
-//! and byte-level BPE trained from texts.
+//! A text's tokens and back: a folder's `tokenizer.json`, or CLIP's two files, with the two that say which tokens begin,
+//! end and pad a text.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokenizers::models::ModelWrapper;
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::template::TemplateProcessing;
-use tokenizers::{
-    AddedToken, Encoding, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString,
-};
-use tokenizers::{DecoderWrapper, PostProcessor, PreTokenizer, TruncationDirection, normalizers::NFC};
+use tokenizers::{AddedToken, DecoderWrapper, Encoding, PostProcessor, TruncationDirection};
 
 use super::chat::{ChatTemplate, Message};
+use super::clip;
 use super::json::{one_line, read_bytes, shown};
 use super::token_names::{NAMES, TokenNames};
 use super::tokenizer_json::{parse, unpanicked};
-use super::{bpe, clip};
 use crate::files::write_whole;
 use crate::{Error, Result};
 
@@ -54,7 +50,7 @@ impl Tokenizer {
     /// # Errors
     /// One line naming the file and field that is missing or damaged.
     pub fn load(folder: &Path) -> Result<Self> {
-        let names = TokenNames::read(folder)?;
+        let mut names = TokenNames::read(folder)?;
         let mut file = folder.join("tokenizer.json");
         let mut sources = Vec::new();
         let inner = if !file.exists() && folder.join("vocab.json").exists() {
@@ -62,6 +58,7 @@ impl Tokenizer {
             for name in ["vocab.json", "merges.txt"] {
                 sources.push((name, read_bytes(&folder.join(name), LONGEST)?));
             }
+            names.assume(&clip::USUAL)?;
             clip::load(folder, &names)?
         } else {
             parse(&read_bytes(&file, LONGEST)?).map_err(|what| Error::file(&file, what))?
@@ -75,7 +72,7 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
-    fn new(
+    pub(super) fn new(
         inner: tokenizers::Tokenizer,
         names: TokenNames,
         file: PathBuf,
@@ -125,7 +122,7 @@ impl Tokenizer {
     }
 
     /// Looks up the token that the files call `name`; it is special, whether or not the tokenizer's own file says so.
-    fn name(&mut self, name: &'static str) -> Result<()> {
+    pub(super) fn name(&mut self, name: &'static str) -> Result<()> {
         let Some(token) = self.names.token(name)? else { return Ok(()) };
         let text = token.text.to_owned();
         let Some(id) = self.inner.token_to_id(&text) else {
@@ -173,73 +170,6 @@ impl Tokenizer {
             serde_json::from_value(template).map_err(|e| Error::file(&self.file, one_line(&e.to_string())))?;
         self.inner.with_post_processor(Some(template));
         Ok(())
-    }
-
-    /// Trains byte-level BPE on `texts`: id 0 is `<|endoftext|>`, then the 256 bytes, then merges by frequency, and
-    /// last `[PAD]`; `vocab_size` counts all of them (fewer come out when the texts run out of pairs). Equal texts in
-    /// any order give an equal tokenizer, on any number of threads.
-    ///
-    /// # Errors
-    /// A `vocab_size` too small for the bytes and the two special tokens.
-    pub fn train(texts: impl Iterator<Item = String>, vocab_size: usize) -> Result<Self> {
-        let alphabet: BTreeSet<char> = ByteLevel::alphabet().into_iter().collect();
-        let least = alphabet.len() + 2;
-        if vocab_size < least {
-            return Err(Error::invalid(format!("vocab_size: {vocab_size} is too small (expected at least {least})")));
-        }
-        let mut words = BTreeMap::new();
-        for text in texts {
-            count_words(&text, &mut words).map_err(|e| Error::invalid(format!("a text cannot be split: {e}")))?;
-        }
-        let learned = bpe::learn(&words, END_OF_TEXT, &alphabet, vocab_size - 1);
-        Self::from_merges(&learned)
-    }
-
-    fn from_merges(learned: &bpe::Merges) -> Result<Self> {
-        let vocab: Map<String, Value> =
-            learned.tokens.iter().enumerate().map(|(id, token)| (token.clone(), id.into())).collect();
-        let merges: Vec<String> = learned.merges.iter().map(|(a, b)| format!("{a} {b}")).collect();
-        let pad = learned.tokens.len();
-        let byte_level = json!({
-            "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true
-        });
-        let sequence = |id: &str, type_id: u32| json!({"Sequence": {"id": id, "type_id": type_id}});
-        let value = json!({
-            "version": "1.0",
-            "truncation": null,
-            "padding": null,
-            "added_tokens": [added_token(0, END_OF_TEXT), added_token(pad, PAD)],
-            "normalizer": {"type": "NFC"},
-            "pre_tokenizer": byte_level,
-            "post_processor": {
-                "type": "TemplateProcessing",
-                "single": [sequence("A", 0)],
-                "pair": [sequence("A", 0), sequence("B", 1)],
-                "special_tokens": {}
-            },
-            "decoder": byte_level,
-            "model": {
-                "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-                "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
-                "vocab": vocab, "merges": merges
-            }
-        });
-        let inner = parse(value.to_string().as_bytes()).map_err(Error::Invalid)?;
-        let special = json!({
-            "bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "pad_token": PAD, "unk_token": END_OF_TEXT
-        });
-        let special = special.as_object().cloned().unwrap_or_default();
-        let mut config = Map::new();
-        config.insert("add_prefix_space".into(), false.into());
-        let decoder = json!({"0": decoder_entry(END_OF_TEXT), pad.to_string(): decoder_entry(PAD)});
-        config.insert("added_tokens_decoder".into(), decoder);
-        config.extend(special.clone());
-        config.insert("clean_up_tokenization_spaces".into(), false.into());
-        config.insert("model_max_length".into(), 1_000_000_000u64.into());
-        config.insert("tokenizer_class".into(), "GPTNeoXTokenizer".into());
-        let mut tokenizer = Self::new(inner, TokenNames::new(config, special), "tokenizer.json".into(), Vec::new());
-        NAMES.into_iter().try_for_each(|name| tokenizer.name(name))?;
-        Ok(tokenizer)
     }
 
     /// Where the files name no padding token, makes `[PAD]` one: a new last token if there is none of that name.
@@ -444,27 +374,8 @@ impl From<ListedToken> for AddedToken {
     }
 }
 
-/// Adds the words of `text`, as byte-level BPE splits it, to `words`.
-fn count_words(text: &str, words: &mut BTreeMap<String, u64>) -> tokenizers::Result<()> {
-    let mut normalized = NormalizedString::from(text);
-    NFC.normalize(&mut normalized)?;
-    let mut split = PreTokenizedString::from(normalized);
-    ByteLevel::new(false, true, true).pre_tokenize(&mut split)?;
-    for (word, ..) in split.get_splits(OffsetReferential::Original, OffsetType::Byte) {
-        *words.entry(word.to_string()).or_default() += 1;
-    }
-    Ok(())
-}
-
-/// An entry of `added_tokens` in `tokenizer.json`.
-fn added_token(id: usize, content: &str) -> Value {
-    let mut entry = decoder_entry(content);
-    entry["id"] = id.into();
-    entry
-}
-
 /// An entry of `added_tokens_decoder` in `tokenizer_config.json`.
-fn decoder_entry(content: &str) -> Value {
+pub(super) fn decoder_entry(content: &str) -> Value {
     json!({
         "content": content, "lstrip": false, "normalized": false, "rstrip": false, "single_word": false, "special": true
     })

@@ -145,12 +145,12 @@ mod tests {
 
     /// How often each token comes out of `draws` draws, each from its own stream, and the log-probability it came with.
     fn drawn(logits: &[f32], sampling: Sampling, draws: usize) -> (Vec<u64>, Vec<f64>) {
-        const ROWS: usize = 500;
+        let at_once = ((1 << 22) / logits.len()).clamp(1, 500);
         let (mut counts, mut log_p) = (vec![0; logits.len()], vec![f64::NEG_INFINITY; logits.len()]);
-        let rows = Tensor::new(logits, &Device::Cpu).unwrap().repeat((ROWS, 1)).unwrap();
-        for i in 0..draws.div_ceil(ROWS) as u64 {
+        let rows = Tensor::new(logits, &Device::Cpu).unwrap().repeat((at_once, 1)).unwrap();
+        for i in 0..draws.div_ceil(at_once) as u64 {
             let mut streams: Vec<_> =
-                (0..ROWS as u64).map(|s| Streams::new(5).stream(Purpose("test"), i, s, 0)).collect();
+                (0..at_once as u64).map(|s| Streams::new(5).stream(Purpose("test"), i, s, 0)).collect();
             for (token, lp) in choose(&rows, Choice::Sample(sampling), &mut streams).unwrap() {
                 counts[token as usize] += 1;
                 log_p[token as usize] = lp;
@@ -220,31 +220,29 @@ mod tests {
         assert!(p_value(&drawn_by(renormalised, kept.len(), 200_000), &kept) > FALSE_ALARM);
     }
 
-    /// 200,000 likely tokens, then as many whose weight is below half a unit in the last place of the sum so far: a sum in
-    /// f32 never reaches them, though together they have 0.6% of the mass.
+    /// Likely tokens whose weights sum to a little over 2^17, then twice as many whose weight is below half a unit in the last
+    /// place of that: a sum in f32 never reaches them, though together they have 1.5% of the mass.
     #[test]
     fn a_cumulative_sum_in_f32_over_a_large_vocabulary_is_caught_and_ours_passes() {
-        const HALF: usize = 200_000;
-        let rare = 0.006f32.ln();
-        let logits: Vec<f32> = (0..2 * HALF).map(|i| if i < HALF { 0.0 } else { rare }).collect();
-        let shares = [1.0 / 1.006, 0.006 / 1.006];
-        let by_half = |counts: &[u64]| [counts[..HALF].iter().sum::<u64>(), counts[HALF..].iter().sum()];
-        let draws = 3_000;
+        const LIKELY: usize = 131_100;
+        const ALL: usize = 3 * LIKELY;
+        let weight = |i: usize| if i < LIKELY { 1.0f32 } else { 0.0077 };
+        let logits: Vec<f32> = (0..ALL).map(|i| weight(i).ln()).collect();
+        let shares = [1.0 / 1.0154, 0.0154 / 1.0154];
+        let parts = |counts: &[u64]| [counts[..LIKELY].iter().sum::<u64>(), counts[LIKELY..].iter().sum()];
+        let draws = 1_500;
         let (counts, _) = drawn(&logits, Sampling::ONE, draws);
-        assert!(p_value(&by_half(&counts), &shares) > FALSE_ALARM);
+        assert!(p_value(&parts(&counts), &shares) > FALSE_ALARM);
 
-        let weights: Vec<f32> = logits.iter().map(|z| z.exp()).collect();
         let mut sum = 0.0f32;
-        let sums: Vec<f32> = weights
-            .iter()
-            .map(|w| {
-                sum += w;
-                sum
-            })
-            .collect();
-        let narrow = |u: f64| sums.partition_point(|&s| s <= u as f32 * sum).min(2 * HALF - 1);
-        let counts = drawn_by(narrow, 2 * HALF, draws as u64);
-        assert!(p_value(&by_half(&counts), &shares) < FALSE_ALARM, "{:?}", by_half(&counts));
+        let mut sums = Vec::with_capacity(ALL);
+        for i in 0..ALL {
+            sum += weight(i);
+            sums.push(sum);
+        }
+        let narrow = |u: f64| sums.partition_point(|&s| s <= u as f32 * sum).min(ALL - 1);
+        let counts = drawn_by(narrow, ALL, draws as u64);
+        assert!(p_value(&parts(&counts), &shares) < FALSE_ALARM, "{:?}", parts(&counts));
     }
 
     /// Weights of one entry a row make the scorer's product exact, so that both see the same logits.

@@ -40,7 +40,7 @@ pub struct State {
 pub fn save(folder: &Path, world: &Text, optimizer: &Optimizer, state: &State, card: &Card) -> Result<()> {
     files::write_folder(folder, |at| {
         world.save(at)?;
-        files::write_whole(&at.join("README.md"), |w| w.write_all(card.text().as_bytes()))?;
+        card.write(at)?;
         tensors::save(&at.join(MOMENTS), &optimizer.adamw.to_tensors(world.parameters())?)?;
         let text = serde_json::to_string_pretty(state).expect("plain data");
         files::write_whole(&at.join(STATE), |w| w.write_all(text.as_bytes()))

@@ -112,12 +112,15 @@ impl Run {
             let last = done == o.iterations;
             if last {
                 self.final_evaluation("policy", &world, &validation, watch)?;
-                if self.config.train.merge {
-                    files::write_folder(&self.folder.join(MERGED), |folder| world.save_merged(folder))?;
-                }
             }
             if last || done % o.checkpoint_every == 0 {
                 let state = self.state(Stage::Online, done, last, score.queries())?;
+                if last && self.config.train.merge {
+                    files::write_folder(&self.folder.join(MERGED), |folder| {
+                        world.save_merged(folder)?;
+                        self.card_of_model(Stage::Online, &state).write(folder)
+                    })?;
+                }
                 checkpoint::save(&at, &world, &optimizer, &state, &self.card(Stage::Online, &state))?;
             }
         }

@@ -215,6 +215,16 @@ fn a_text_without_the_gates_tokens_or_beyond_the_context_is_refused() {
 }
 
 #[test]
+fn a_tokenizer_for_another_model_is_named() {
+    let folder = copy("fsfairx_seqcls");
+    std::fs::copy(committed("starling").join("tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
+    std::fs::remove_file(folder.path().join("tokenizer_config.json")).unwrap();
+    std::fs::remove_file(folder.path().join("special_tokens_map.json")).unwrap();
+    let found = LearnedReward::load(folder.path(), &Place::HOST).unwrap_err().to_string();
+    assert!(found.contains("tokenizer.json: vocabulary: ") && found.contains("(the model has 339 tokens)"), "{found}");
+}
+
+#[test]
 fn a_begin_of_text_stands_once_whoever_writes_it() {
     let folder = copy("fsfairx_seqcls");
     let ids = |template: Option<&str>| {

@@ -14,8 +14,9 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{DynObject, Object, ObjectRepr, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, Value};
 
-/// Instructions of one rendering, guards included: about a second. A long chat takes some ten thousand.
+/// Instructions of one rendering, guards included, and how many more for each byte of input. A turn takes some hundreds.
 const FUEL: u64 = 2_000_000;
+const FUEL_PER_BYTE: u64 = 20;
 /// Calls of macros inside one another and the like; each costs native stack.
 const RECURSION: usize = 120;
 /// Lists within lists.
@@ -40,6 +41,8 @@ pub(super) struct Meter {
     /// What all values made together may still weigh.
     left: AtomicUsize,
     printed: AtomicUsize,
+    /// Instructions.
+    fuel: u64,
 }
 
 impl Meter {
@@ -47,7 +50,8 @@ impl Meter {
     pub(super) fn new(input: usize) -> Arc<Self> {
         let largest = (4 << 20) + input.saturating_mul(4);
         let left = AtomicUsize::new(largest.saturating_mul(16));
-        Arc::new(Self { largest, left, printed: AtomicUsize::new(0) })
+        let fuel = FUEL + FUEL_PER_BYTE.saturating_mul(input as u64);
+        Arc::new(Self { largest, left, printed: AtomicUsize::new(0), fuel })
     }
 
     fn charge(&self, weight: usize) -> Result<(), Error> {
@@ -323,7 +327,7 @@ pub(super) fn render(
     mut globals: BTreeMap<String, Value>,
     meter: &Arc<Meter>,
 ) -> Result<String, Error> {
-    environment.set_fuel(Some(FUEL));
+    environment.set_fuel(Some(meter.fuel));
     environment.set_recursion_limit(RECURSION);
     environment.add_global(GUARD, Value::from_object(Guard(meter.clone())));
     let source = without_folding(source, &mut globals).map_or(Cow::Borrowed(source), Cow::Owned);

@@ -9,7 +9,9 @@ mod python;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use minijinja::value::Kwargs;
 use minijinja::{Environment, Error as Fault, ErrorKind, State, Value};
+use minijinja_contrib::pycompat;
 use serde_json::{Map, Value as Json};
 
 use super::json::{Fields, one_line, read_object, read_text};
@@ -172,16 +174,25 @@ fn environment(meter: &std::sync::Arc<Meter>) -> Environment<'static> {
     }
     environment.remove_global("debug");
     environment.add_filter("tojson", |value: &Value, options| python::tojson(value, options));
+    environment.add_filter("trim", python::trim);
+    environment.add_filter(
+        "indent",
+        |text: &str, width: Option<usize>, first: Option<bool>, blank: Option<bool>, named: Kwargs| {
+            let width = width.map_or_else(|| named.get("width"), |width| Ok(Some(width)))?;
+            let first = first.map_or_else(|| named.get("first"), |first| Ok(Some(first)))?;
+            let blank = blank.map_or_else(|| named.get("blank"), |blank| Ok(Some(blank)))?;
+            named.assert_all_used()?;
+            Ok::<_, Fault>(python::indent(text, width, first, blank))
+        },
+    );
     environment.add_function("strftime_now", |format: &str| python::strftime_now(format));
     environment.add_function("raise_exception", |what: &str| -> std::result::Result<Value, Fault> {
         Err(Fault::new(ErrorKind::InvalidOperation, what.to_owned()))
     });
-    environment.set_unknown_method_callback(
-        |state: &mut State, value: &Value, method: &str, arguments: &[Value]| match (method, value.as_str()) {
-            ("title", Some(text)) if arguments.is_empty() => Ok(Value::from(python::title(text))),
-            _ => minijinja_contrib::pycompat::unknown_method_callback(state, value, method, arguments),
-        },
-    );
+    environment.set_unknown_method_callback(|state: &mut State, value: &Value, method: &str, arguments: &[Value]| {
+        let ours = value.as_str().and_then(|text| python::method(method, text, arguments));
+        ours.map_or_else(|| pycompat::unknown_method_callback(state, value, method, arguments), Ok)
+    });
     let meter = meter.clone();
     environment.set_formatter(move |output, _, value| {
         meter.print(value)?;

@@ -1,4 +1,5 @@
-//! What templates expect of Python and minijinja does otherwise: `tojson`, `strftime_now`, `str.title`.
+//! What templates expect of Python and minijinja does otherwise: `tojson`, `strftime_now`, `indent`, and the methods of
+//! strings that know white space, lines and letters.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -131,7 +132,7 @@ pub(super) fn strftime_now(format: &str) -> Result<String, Error> {
 fn strftime(seconds: u64, format: &str) -> Result<String, Error> {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);
-    let first_of_year = (0..).map(|back| days - back).take_while(|&d| civil(d).0 == year).count();
+    let first_of_year = (0..=days).map(|back| days - back).take_while(|&d| civil(d).0 == year).count();
     let (hour, minute) = (second / 3600, second / 60 % 60);
     let (month_name, day_name) = (MONTHS[month as usize - 1], DAYS[((days + 4) % 7) as usize]); // 1970-01-01: a Thursday
     let mut text = String::new();
@@ -184,8 +185,67 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (era * 400 + year + u64::from(month <= 2), month, day)
 }
 
-/// `str.title`: a capital at the beginning of every run of letters.
-pub(super) fn title(text: &str) -> String {
+/// A method of strings where Python's notion differs from Rust's; none where it does not.
+pub(super) fn method(name: &str, text: &str, arguments: &[Value]) -> Option<Value> {
+    match (name, arguments) {
+        ("title", []) => Some(title(text).into()),
+        ("strip", []) => Some(text.trim_matches(is_space).into()),
+        ("lstrip", []) => Some(text.trim_start_matches(is_space).into()),
+        ("rstrip", []) => Some(text.trim_end_matches(is_space).into()),
+        ("split", []) => Some(text.split(is_space).filter(|part| !part.is_empty()).map(Value::from).collect()),
+        ("splitlines", []) => Some(lines(text).into_iter().map(Value::from).collect()),
+        _ => None,
+    }
+}
+
+/// `str.isspace`: Unicode's white space, and the separators of ASCII.
+fn is_space(letter: char) -> bool {
+    letter.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&letter)
+}
+
+/// `str.splitlines`.
+fn lines(text: &str) -> Vec<&str> {
+    let ends = |c: char| matches!(c, '\n'..='\r' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}');
+    let mut lines = Vec::new();
+    let mut rest = text;
+    while let Some(end) = rest.find(ends) {
+        lines.push(&rest[..end]);
+        let after = &rest[end..];
+        let width = if after.starts_with("\r\n") { 2 } else { after.chars().next().map_or(0, char::len_utf8) };
+        rest = &after[width..];
+    }
+    if !rest.is_empty() {
+        lines.push(rest);
+    }
+    lines
+}
+
+/// The filter `trim`.
+pub(super) fn trim(text: &Value, letters: Option<&str>) -> String {
+    let text = text.as_str().map_or_else(|| text.to_string().into(), std::borrow::Cow::Borrowed);
+    match letters {
+        Some(letters) => text.trim_matches(|c| letters.contains(c)).to_owned(),
+        None => text.trim_matches(is_space).to_owned(),
+    }
+}
+
+/// The filter `indent`: `width` spaces before every line but the first, and but empty ones, unless asked for.
+pub(super) fn indent(text: &str, width: Option<usize>, first: Option<bool>, blank: Option<bool>) -> String {
+    let margin = " ".repeat(width.unwrap_or(4));
+    let (first, blank) = (first.unwrap_or(false), blank.unwrap_or(false));
+    // A last newline keeps its empty line, as in Jinja.
+    let text = format!("{text}\n");
+    let indented = lines(&text).into_iter().enumerate().map(|(i, line)| match i {
+        0 if first => format!("{margin}{line}"),
+        0 => line.to_owned(),
+        _ if line.is_empty() && !blank => String::new(),
+        _ => format!("{margin}{line}"),
+    });
+    indented.collect::<Vec<_>>().join("\n")
+}
+
+/// `str.title`: a capital at the beginning of every run of letters that have a case.
+fn title(text: &str) -> String {
     let mut inside = false;
     let mut titled = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -193,7 +253,7 @@ pub(super) fn title(text: &str) -> String {
             true => titled.extend(letter.to_lowercase()),
             false => titled.extend(letter.to_uppercase()),
         }
-        inside = letter.is_alphabetic();
+        inside = letter.is_lowercase() || letter.is_uppercase();
     }
     titled
 }
@@ -209,6 +269,17 @@ mod tests {
         assert_eq!(strftime(leap_day, "%A %-d %B %y %I:%M %p %j").unwrap(), "Thursday 29 February 24 11:59 PM 060");
         assert_eq!(strftime(4_107_542_400, "%Y-%m-%d").unwrap(), "2100-03-01");
         assert!(strftime(0, "%Q").is_err() && strftime(0, "%").is_err());
+    }
+
+    #[test]
+    fn lines_spaces_and_margins_are_python_s() {
+        assert_eq!(lines("a\r\nb\rc\u{2028}\n"), ["a", "b", "c", ""]);
+        assert_eq!(method("strip", "\u{1c} x\u{a0}\n", &[]).unwrap().as_str(), Some("x"));
+        assert_eq!(method("strip", "x", &["x".into()]), None);
+        assert_eq!(indent("a\nb\n\nc\n", Some(2), None, None), "a\n  b\n\n  c\n");
+        assert_eq!(indent("a\n\nb", Some(1), Some(true), Some(true)), " a\n \n b");
+        assert_eq!(trim(&Value::from(" -x- "), None), "-x-");
+        assert_eq!(trim(&Value::from("-x-"), Some("-")), "x");
     }
 
     #[test]

@@ -14,7 +14,6 @@ use candle_core::{DType, Device, Tensor};
 use super::card::Card;
 use super::config::DecoderConfig;
 use super::convert::{self, Conversion};
-use super::json::one_line;
 use super::shards::{Format, Precision};
 use super::tensors::{self, Weights};
 use super::{hf, hub};
@@ -69,7 +68,18 @@ fn base_of(folder: &Path) -> Result<PathBuf> {
     let beside = folder.join(&name);
     match beside.join("config.json").is_file() {
         true => Ok(beside),
-        false => hub::folder(&name).map_err(|error| fault(one_line(&error.to_string()))),
+        false => hub::folder(&name).map_err(|error| fault(error.to_string().replace(char::is_control, " "))),
+    }
+}
+
+/// Where tokenizer and chat template of the model or adapter in `folder` are: there, or else with an adapter's base.
+///
+/// # Errors
+/// When an adapter has no tokenizer and its base cannot be found.
+pub fn text_folder(folder: &Path) -> Result<PathBuf> {
+    match is_adapter(folder) && !folder.join("tokenizer.json").is_file() {
+        true => base_of(folder),
+        false => Ok(folder.into()),
     }
 }
 
@@ -226,7 +236,7 @@ pub fn merge(folder: &Path, base: Option<&Path>, destination: &Path, how: &Conve
     files::write_folder(destination, |at| {
         convert::carry(&base, at)?;
         convert::carry(folder, at)?;
-        files::write_whole(&at.join("README.md"), |out| out.write_all(card.text().as_bytes()))?;
+        card.write(at)?;
         hf::save_as(at, &config, &store.merged()?, format)
     })
 }

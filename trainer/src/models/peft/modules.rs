@@ -14,6 +14,8 @@ pub(super) type Fault = (String, String);
 
 /// Steps a pattern with look-around or back-references may take on one name.
 const PATIENCE: usize = 100_000;
+/// Bytes a compiled pattern may take.
+const LARGEST: usize = 1 << 20;
 
 /// Names of modules, as `target_modules` gives them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,9 +115,14 @@ impl Patterns {
             return Err((field.into(), format!("{} patterns for {most} modules", patterns.len())));
         }
         let compile = |pattern: &str| {
-            RegexBuilder::new(&frame(pattern)).backtrack_limit(PATIENCE).build().map_err(|_| {
-                (field.to_string(), format!("{:?} is not a pattern (expected a regular expression)", one_line(pattern)))
-            })
+            RegexBuilder::new(&frame(pattern)).backtrack_limit(PATIENCE).delegate_size_limit(LARGEST).build().map_err(
+                |_| {
+                    (
+                        field.to_string(),
+                        format!("{:?} is not a pattern (expected a regular expression)", one_line(pattern)),
+                    )
+                },
+            )
         };
         Ok(Self { field: field.into(), all: patterns.map(compile).collect::<Result<_, _>>()? })
     }
@@ -323,6 +330,7 @@ mod tests {
             (named(&["embed_in"]), "target_modules", "gpt_neox.embed_in is no linear map"),
             (named(&["mlp"]), "target_modules", "gpt_neox.layers.0.mlp is no linear map"),
             (Modules::Pattern("(".into()), "target_modules", "is not a pattern"),
+            (Modules::Pattern("((a{99}){99}){99}".into()), "target_modules", "is not a pattern"),
             (Modules::Pattern(r"(?:(?=(.|..|...)+)[\w.]+)+\1#".into()), "target_modules", "takes too long"),
         ] {
             let (at, what) = planned(|l| l.targets = edit.clone()).unwrap_err();

@@ -1,7 +1,8 @@
 //! ArmoRM's head (arXiv 2406.12845): a linear layer reads many objectives from the last state, a matrix takes what they owe
 //! to verbosity off, and a small network weighs them by the state at the end of the prompt.
 //!
-//! $$ r = \sum_k g_k (o T)_k, \qquad g = s\,\mathrm{softmax}(\mathrm{mlp}(h_{\mathrm{prompt}}) / \tau), \qquad o = W h_{\mathrm{last}} $$
+//! $$ r = \sum_k g_k (o T)_k, \qquad g = s\,\mathrm{softmax}(\mathrm{mlp}(h_{\mathrm{prompt}}) / \tau), \qquad
+//! o = W h_{\mathrm{last}} $$
 
 use std::collections::BTreeMap;
 

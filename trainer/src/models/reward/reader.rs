@@ -2,7 +2,7 @@
 //!
 //! | model | text | begin of text | end |
 //! |---|---|---|---|
-//! | scalar (TL;DR) | the prompt's tokens, then the answer's | none | the end of text of a finished answer |
+//! | scalar (TL;DR) | the prompt's tokens, then the answer's (messages: the chat template) | none | its end of text |
 //! | classifier (FsfairX) | the folder's chat template | added by the tokenizer; the template's is dropped | the template's |
 //! | ArmoRM | the folder's chat template | the template's | the template's |
 //! | Starling | its chat template, else `<s>[INST] {x} </s> [/INST] {y} </s>` | written out | ` </s>` of a finished answer |
@@ -24,7 +24,8 @@ const ANSWER_BEGINS: &str = "<|eot_id|><|start_header_id|>assistant<|end_header_
 /// How texts become tokens.
 #[derive(Debug)]
 enum Layout {
-    Plain,
+    /// Conversations need a template.
+    Plain(Option<ChatTemplate>),
     Template(ChatTemplate),
     /// A template whose begin of text is the tokenizer's.
     BegunTemplate(ChatTemplate),
@@ -50,13 +51,14 @@ impl Reader {
     /// gate looks for.
     ///
     /// # Errors
-    /// Files that are missing or damaged; ArmoRM without Llama 3's tokens or without a template.
+    /// Files that are missing or damaged; a tokenizer for another model; ArmoRM without Llama 3's tokens or without a template.
     pub fn load(folder: &Path, config: &mut RewardConfig) -> Result<Self> {
         let tokenizer = Tokenizer::load(folder)?;
+        tokenizer.check_vocabulary(config.decoder.vocab)?;
         let template = ChatTemplate::load(folder)?;
         let mut pattern = None;
         let layout = match (&mut config.kind, template) {
-            (Kind::Scalar { .. }, _) => Layout::Plain,
+            (Kind::Scalar { .. }, template) => Layout::Plain(template),
             (Kind::Classifier, Some(template)) => Layout::BegunTemplate(template),
             (Kind::Classifier, None) => Layout::Begun,
             (Kind::Value { .. }, Some(template)) => Layout::Template(template),
@@ -83,7 +85,10 @@ impl Reader {
     /// template that fails.
     pub fn tokens(&self, exchange: &Exchange) -> Result<Vec<u32>> {
         let ids = match &self.layout {
-            Layout::Plain => self.plain(exchange)?,
+            Layout::Plain(template) => match (&exchange.prompt, template) {
+                (Prompt::Chat(_), Some(template)) => self.tokenizer.encode(&rendered(template, exchange)?)?,
+                _ => self.plain(exchange)?,
+            },
             Layout::Template(template) => self.tokenizer.encode(&rendered(template, exchange)?)?,
             Layout::BegunTemplate(template) => self.begun(&rendered(template, exchange)?)?,
             Layout::Begun => {

@@ -292,11 +292,12 @@ mod tests {
 
     #[test]
     fn fused_and_composed_log_probs_and_entropies_agree_over_several_chunks() {
-        let (rows, width, vocab) = (1100, 5, 4099); // chunks of 1023 and 77 rows
-        let inputs = [random("hidden", &[rows, width], DType::F64), random("weight", &[vocab, width], DType::F64)];
-        let targets: Vec<u32> = (0..rows as u32).map(|i| i * 37 % vocab as u32).collect();
         let stack = |(a, b): (Tensor, Tensor)| Tensor::stack(&[a, b], 0).unwrap();
-        for sampling in truncations(0.7) {
+        for (i, sampling) in truncations(0.7).into_iter().enumerate() {
+            // Chunks of 1023 and 77 rows, and of 1024 and 76 where truncation makes rows dear.
+            let (rows, width, vocab) = (1100, 5, if i == 0 { 4099 } else { 33 });
+            let inputs = [random("hidden", &[rows, width], DType::F64), random("weight", &[vocab, width], DType::F64)];
+            let targets: Vec<u32> = (0..rows as u32).map(|i| i * 37 % vocab as u32).collect();
             agree(
                 &inputs,
                 |a| stack(token_logprob(&a[0], &a[1], &targets, sampling.of_drawn()).unwrap()),
