@@ -70,7 +70,7 @@ text = ffi.read_text()
 declared = len(re.findall(r"^    pub fn ", text, flags=re.M))
 edit(
     ffi,
-    (r"^#\[allow\(improper_ctypes\)\]\n", "#[allow(unused_variables, clippy::all)]\n", 1),
+    (r"^#\[allow\(improper_ctypes\)\]\n", "#[allow(warnings, clippy::all)]\n", 1),
     (r"^use core::ffi::c_void;$", "pub use absent::*;", 1),
     (r'^extern "C" \{\n', 'mod absent {\n    use core::ffi::c_void;\n', 1),
     (r"^    pub fn ", '    pub unsafe extern "C" fn ', declared),

@@ -132,7 +132,7 @@ pub(super) fn strftime_now(format: &str) -> Result<String, Error> {
 fn strftime(seconds: u64, format: &str) -> Result<String, Error> {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);
-    let first_of_year = (0..).map(|back| days - back).take_while(|&d| civil(d).0 == year).count();
+    let first_of_year = (0..=days).map(|back| days - back).take_while(|&d| civil(d).0 == year).count();
     let (hour, minute) = (second / 3600, second / 60 % 60);
     let (month_name, day_name) = (MONTHS[month as usize - 1], DAYS[((days + 4) % 7) as usize]); // 1970-01-01: a Thursday
     let mut text = String::new();
