@@ -1,9 +1,9 @@
 //! Rows of a table, with a gradient that is summed in f32 whatever the table's type.
 
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CudaStorage, CustomOp2, DType, Layout, Shape, Tensor};
+use candle_core::{CustomOp2, DType, Layout, Shape, Tensor};
 
-use super::{Output, is_narrow};
+use super::{is_narrow, on_every_device};
 use crate::Result;
 
 /// Rows `ids` of `table` `[rows, width]`: `[ids, width]`. Fails on an id that is no row.
@@ -25,23 +25,7 @@ fn rows<S: BackendStorage>((s1, l1): (&S, &Layout), (s2, l2): (&S, &Layout)) -> 
 }
 
 impl CustomOp2 for Rows {
-    fn name(&self) -> &'static str {
-        "rows"
-    }
-
-    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Output {
-        rows((s1, l1), (s2, l2))
-    }
-
-    fn cuda_fwd(
-        &self,
-        s1: &CudaStorage,
-        l1: &Layout,
-        s2: &CudaStorage,
-        l2: &Layout,
-    ) -> candle_core::Result<(CudaStorage, Shape)> {
-        rows((s1, l1), (s2, l2))
-    }
+    on_every_device!("rows", rows);
 
     fn bwd(
         &self,

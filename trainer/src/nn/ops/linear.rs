@@ -4,7 +4,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Tensor, op};
 use rayon::prelude::*;
 
-use super::{Input, Output, by_dtype, has_fused_form, on_host, widened};
+use super::{Input, Output, by_dtype, has_fused_form, on_every_device, on_host, widened};
 use crate::Result;
 use crate::nn::real::{Real, elements, wide};
 
@@ -132,23 +132,7 @@ pub(super) fn flat(dy: &Tensor, weight: &Tensor) -> candle_core::Result<Tensor> 
 }
 
 impl CustomOp2 for Product {
-    fn name(&self) -> &'static str {
-        "product"
-    }
-
-    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Output {
-        product((s1, l1), (s2, l2))
-    }
-
-    fn cuda_fwd(
-        &self,
-        s1: &CudaStorage,
-        l1: &Layout,
-        s2: &CudaStorage,
-        l2: &Layout,
-    ) -> candle_core::Result<(CudaStorage, Shape)> {
-        product((s1, l1), (s2, l2))
-    }
+    on_every_device!("product", product);
 
     fn bwd(
         &self,

@@ -77,6 +77,36 @@ macro_rules! on_host {
 }
 use on_host;
 
+/// The same for an operation on two inputs whose `$run` is written for the storage of every device.
+macro_rules! on_every_device {
+    ($name:literal, $run:ident) => {
+        fn name(&self) -> &'static str {
+            $name
+        }
+
+        fn cpu_fwd(
+            &self,
+            s1: &candle_core::CpuStorage,
+            l1: &candle_core::Layout,
+            s2: &candle_core::CpuStorage,
+            l2: &candle_core::Layout,
+        ) -> super::Output {
+            $run((s1, l1), (s2, l2))
+        }
+
+        fn cuda_fwd(
+            &self,
+            s1: &candle_core::CudaStorage,
+            l1: &candle_core::Layout,
+            s2: &candle_core::CudaStorage,
+            l2: &candle_core::Layout,
+        ) -> candle_core::Result<(candle_core::CudaStorage, candle_core::Shape)> {
+            $run((s1, l1), (s2, l2))
+        }
+    };
+}
+use on_every_device;
+
 #[cfg(test)]
 pub(crate) mod testing {
     //! How every own operation is tested: fused against composed, and against finite differences in f64.
