@@ -52,24 +52,35 @@ pub fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Re
 }
 
 /// Lets `fill` write a temporary file in the folder of `path`, then syncs and renames it. When anything fails the
-/// temporary file is removed and what `path` was before is still there.
+/// temporary file is removed and what `path` was before is still there. Where `path` is a link, the file it leads to is
+/// replaced; a device or a pipe is written to as it is.
 ///
 /// # Errors
 /// Whatever `fill` fails with; when the file cannot be synced or renamed.
 pub fn write_through(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let failed = |e: std::io::Error| unwritable(path, &e);
-    let folder = folder_of(path);
+    let there = std::fs::metadata(path).ok();
+    match &there {
+        Some(there) if there.is_dir() => return Err(Error::file(path, "is a folder (expected a file)")),
+        Some(there) if !there.is_file() => return fill(path),
+        _ => {}
+    }
+    let resolved = std::fs::canonicalize(path).unwrap_or_else(|_| path.into());
+    let folder = folder_of(&resolved);
     let mut builder = tempfile::Builder::new();
     builder.prefix(".partial-");
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // as readable as the umask says
     let temporary = builder.tempfile_in(folder).map_err(failed)?;
     // `fill` may put another file at that path (safetensors does): it gets the first one's permissions, and is synced
-    let permissions = temporary.as_file().metadata().map_err(failed)?.permissions();
+    let permissions = match there {
+        Some(there) => there.permissions(),
+        None => temporary.as_file().metadata().map_err(failed)?.permissions(),
+    };
     fill(temporary.path())?;
     std::fs::set_permissions(temporary.path(), permissions).map_err(failed)?;
     File::open(temporary.path()).and_then(|file| file.sync_all()).map_err(failed)?;
-    temporary.persist(path).map_err(|e| failed(e.error))?;
+    temporary.persist(&resolved).map_err(|e| failed(e.error))?;
     // The rename itself is durable only once the folder is synced; not every system lets a folder be opened.
     if let Ok(folder) = File::open(folder) {
         folder.sync_all().ok();
@@ -200,5 +211,25 @@ mod tests {
         assert_eq!(error, format!("{}: no", path.join("weights").display()));
         assert_eq!(std::fs::read(path.join("weights")).unwrap(), b"two");
         assert_eq!(names(folder.path()), ["model"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_stays_a_link_and_a_device_a_device() {
+        use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let (target, link) = (folder.path().join("target"), folder.path().join("link"));
+        std::fs::write(&target, "old").unwrap();
+        std::fs::set_permissions(&target, std::fs::Permissions::from_mode(0o600)).unwrap();
+        symlink("target", &link).unwrap();
+        write_whole(&link, |out| out.write_all(b"new")).unwrap();
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(std::fs::read(&target).unwrap(), b"new");
+        assert_eq!(std::fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o600);
+        let null = folder.path().join("null");
+        symlink("/dev/null", &null).unwrap();
+        write_whole(&null, |out| out.write_all(b"gone")).unwrap();
+        assert!(std::fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+        assert!(write_whole(folder.path(), |_| Ok(())).unwrap_err().to_string().ends_with("(expected a file)"));
     }
 }
