@@ -9,7 +9,7 @@ use prompts::Prompt;
 use rebel_trainer::Error;
 use rebel_trainer::models::{
     Completion, DecoderConfig, Event, Generation, GenerationDefaults, Tokenizer, generate_observed, hf, hub, peft,
-    prompt_fault,
+    prompt_fault, reward,
 };
 use rebel_trainer::nn::device::Place;
 use rebel_trainer::nn::{Choice, Purpose, Sampling, Streams, Temperature};
@@ -53,19 +53,19 @@ pub struct Arguments {
     #[arg(long)]
     chat: bool,
     /// Completions of each prompt
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = samples)]
     samples: usize,
     /// New tokens at most [default: the folder's, or 256]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     max_new: Option<usize>,
     /// What logits are divided by [default: the folder's, or 1]
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f64>,
     /// Keep the K most probable tokens; 0 keeps all [default: the folder's, or all]
     #[arg(long, value_name = "K")]
     top_k: Option<usize>,
     /// Keep the fewest tokens that reach this share; 1 keeps all [default: the folder's, or all]
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f64>,
     /// Take the most probable token each time
     #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p"])]
@@ -79,13 +79,20 @@ pub struct Arguments {
     /// Show the log-probability of every token (--json always has them)
     #[arg(long)]
     logprobs: bool,
-    /// One JSON object a completion: prompt, completion, index (of the prompt), sample, stopped, logprob, tokens,
-    /// token_logprobs
+    /// One JSON object a completion: prompt, completion, index (of the prompt), sample, stopped, logprob, token_ids,
+    /// token_logprobs; in the order in which they are finished
     #[arg(long)]
     json: bool,
     /// Write to a file instead of standard output
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+}
+
+fn samples(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|n| (1..=100_000).contains(n))
+        .ok_or_else(|| "expected a whole number from 1 to 100000".to_owned())
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -160,10 +167,14 @@ impl Settings {
 pub fn run(arguments: &Arguments, place: &Place) -> Result<bool> {
     let folder = hub::folder(&arguments.model)?;
     let adapter = arguments.adapter.as_deref().map(hub::folder).transpose()?;
-    let tokenizer = Tokenizer::load(&folder)?;
-    let defaults = GenerationDefaults::load(&folder)?;
+    if !peft::is_adapter(&folder) && reward::folder::is_reward_model(&folder)? {
+        return Err(Error::file(&folder, "is a reward model (expected a language model; rebel score asks it)").into());
+    }
+    let texts = peft::text_folder(&folder)?;
+    let tokenizer = Tokenizer::load(&texts)?;
+    let defaults = GenerationDefaults::load(&texts)?;
     // before the weights, which may take a while
-    let mut prompts = prompts::read(arguments, &folder, &tokenizer)?;
+    let mut prompts = prompts::read(arguments, &texts, &tokenizer)?;
     let (config, store, lora) = match &adapter {
         Some(adapter) => peft::open(adapter, Some(&folder), place.dtype, &place.device)?,
         None => peft::open(&folder, None, place.dtype, &place.device)?,
@@ -172,7 +183,7 @@ pub fn run(arguments: &Arguments, place: &Place) -> Result<bool> {
     prompts.iter_mut().filter(|p| p.ids.is_empty()).for_each(|p| p.ids.extend(config.bos));
     let settings = Settings::resolve(arguments, &defaults, &config, &tokenizer, &prompts)?;
     for prompt in &prompts {
-        check(prompt, &config, settings.max_new, &folder)?;
+        check(prompt, &config, settings.max_new, &texts)?;
     }
     let store = if lora.is_some() { store.merged()? } else { store };
     let decoder = hf::decoder(&config, &store)?.detached();

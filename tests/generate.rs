@@ -68,14 +68,14 @@ fn json_lines_hold_every_completion_once_with_the_log_probability_of_every_token
     for row in &rows {
         assert_eq!(row["prompt"], ["SUBREDDIT: r/cats", "It was"][row["index"].as_u64().unwrap() as usize]);
         let log_probs: Vec<f64> = serde_json::from_value(row["token_logprobs"].clone()).unwrap();
-        let tokens = row["tokens"].as_array().unwrap();
+        let tokens = row["token_ids"].as_array().unwrap();
         assert_eq!(log_probs.len(), tokens.len());
         assert!(tokens.len() == 9 || row["stopped"] == json!(true));
         assert!(log_probs.iter().all(|&l| l <= 0.0));
         assert!((row["logprob"].as_f64().unwrap() - log_probs.iter().sum::<f64>()).abs() < 1e-9);
         assert!(row["completion"].is_string());
     }
-    assert!(rows.iter().any(|row| row["tokens"] != rows[0]["tokens"]));
+    assert!(rows.iter().any(|row| row["token_ids"] != rows[0]["token_ids"]));
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn one_seed_gives_one_output_whatever_the_batch_and_another_seed_another() {
     let run = |more: &[&str]| {
         let base = ["--prompt", "A", "--prompt", "The cat sat", "--samples", "4", "--max-new", "12", "--json"];
         let rows = sorted(rows(&printed(&generate(folder.path(), &[&base[..], more].concat()))));
-        rows.iter().map(|row| row["tokens"].clone()).collect::<Vec<_>>()
+        rows.iter().map(|row| row["token_ids"].clone()).collect::<Vec<_>>()
     };
     let one = run(&["--seed", "3"]);
     assert_eq!(one, run(&["--seed", "3"]));
@@ -102,7 +102,7 @@ fn a_single_completion_streams_the_text_that_json_holds() {
     assert!(streamed.len() > 10);
     let scored = printed(&generate(folder.path(), &[&base[..], &["--logprobs"]].concat()));
     let table = scored.strip_prefix(&streamed).unwrap();
-    assert_eq!(table.lines().count(), rows[0]["tokens"].as_array().unwrap().len());
+    assert_eq!(table.lines().count(), rows[0]["token_ids"].as_array().unwrap().len());
     let first: f64 = table.split_whitespace().next().unwrap().parse().unwrap();
     assert!((first - rows[0]["token_logprobs"][0].as_f64().unwrap()).abs() < 1e-4);
 }
@@ -127,7 +127,7 @@ fn prompts_come_from_lines_objects_and_standard_input_alike() {
     let of = |arguments: &[&str]| {
         sorted(rows(&printed(&generate(folder.path(), &[arguments, &rest].concat()))))
             .into_iter()
-            .map(|row| (row["prompt"].clone(), row["tokens"].clone()))
+            .map(|row| (row["prompt"].clone(), row["token_ids"].clone()))
             .collect::<Vec<_>>()
     };
     let typed = of(&["--prompt", "It was", "--prompt", "A cat"]);
@@ -135,14 +135,14 @@ fn prompts_come_from_lines_objects_and_standard_input_alike() {
     assert_eq!(of(&["--file", &at("lines.txt")]), typed);
     assert_eq!(of(&["--file", &at("rows.jsonl")]), typed);
     let piped = command(folder.path(), &[&["--prompt", "-"][..], &rest].concat()).write_stdin("It was\n").output();
-    assert_eq!(rows(&printed(&piped.unwrap()))[0]["tokens"], typed[0].1);
+    assert_eq!(rows(&printed(&piped.unwrap()))[0]["token_ids"], typed[0].1);
 
     let out = at("out.jsonl");
     let quiet = generate(folder.path(), &[&["--file", &at("lines.txt"), "--out", &out][..], &rest].concat());
     assert_eq!(printed(&quiet), "");
     let written = sorted(rows(&std::fs::read_to_string(out).unwrap()));
     assert_eq!(
-        written.iter().map(|row| row["tokens"].clone()).collect::<Vec<_>>(),
+        written.iter().map(|row| row["token_ids"].clone()).collect::<Vec<_>>(),
         [typed[0].1.clone(), typed[1].1.clone()]
     );
 }
@@ -153,7 +153,7 @@ fn a_folders_defaults_hold_until_a_flag_says_otherwise() {
         let folder = model(&settings);
         let base = ["--prompt", "It was", "--json"];
         let rows = rows(&printed(&generate(folder.path(), &[&base[..], more].concat())));
-        (rows[0]["tokens"].as_array().unwrap().clone(), rows[0]["stopped"].clone())
+        (rows[0]["token_ids"].as_array().unwrap().clone(), rows[0]["stopped"].clone())
     };
     let (greedy, _) = tokens(json!({}), &["--greedy", "--max-new", "7"]);
     assert_eq!(tokens(json!({"do_sample": false, "max_new_tokens": 7}), &[]).0, greedy);
@@ -175,7 +175,7 @@ fn chat_puts_what_the_user_says_into_the_template() {
     let rest = ["--greedy", "--max-new", "6", "--json"];
     let tokens = |arguments: &[&str]| {
         let printed = printed(&generate(folder.path(), &[arguments, &rest].concat()));
-        rows(&printed)[0]["tokens"].clone()
+        rows(&printed)[0]["token_ids"].clone()
     };
     let plain = tokens(&["--prompt", "<user>Hello\n<assistant>"]);
     assert_eq!(tokens(&["--chat", "--prompt", "Hello"]), plain);
@@ -199,12 +199,22 @@ fn an_adapter_speaks_as_the_model_it_is_merged_into_and_another_models_is_refuse
     let rest = ["--prompt", "It was", "--greedy", "--max-new", "12", "--json"];
     let run = |model: &Path, more: &[&str]| {
         let rows = rows(&printed(&generate(model, &[&rest, more].concat())));
-        (rows[0]["tokens"].clone(), rows[0]["logprob"].as_f64().unwrap())
+        (rows[0]["token_ids"].clone(), rows[0]["logprob"].as_f64().unwrap())
     };
     let with = ["--adapter", adapter.to_str().unwrap()];
     let (adapted, whole, plain) = (run(base.path(), &with), run(&to, &[]), run(base.path(), &[]));
     assert_eq!(adapted.0, whole.0);
     assert!((adapted.1 - whole.1).abs() < 1e-4 && (adapted.1 - plain.1).abs() > 1e-3);
+    // By itself it names its base, whose tokenizer it speaks with.
+    let alone = TempDir::new().unwrap();
+    std::fs::copy(adapter.join("adapter_model.safetensors"), alone.path().join("adapter_model.safetensors")).unwrap();
+    let mut config: Value =
+        serde_json::from_slice(&std::fs::read(adapter.join("adapter_config.json")).unwrap()).unwrap();
+    config["base_model_name_or_path"] = json!(base.path());
+    std::fs::write(alone.path().join("adapter_config.json"), config.to_string()).unwrap();
+    assert_eq!(run(alone.path(), &[]), adapted);
+    let many = generate(alone.path(), &["--prompt", "It", "--samples", "99999999999"]);
+    assert_eq!(many.status.code(), Some(2));
     let refused = generate(other.path(), &[&rest[..], &with].concat());
     let said = text(&refused.stderr);
     assert!(refused.status.code() == Some(1) && said.contains("adapter_"), "{said}");

@@ -2,7 +2,7 @@
 
 use super::Arguments;
 use super::prompts::Prompt;
-use rebel_trainer::models::text_stream::TextStream;
+use rebel_trainer::models::text_stream::{TextStream, continuation};
 use rebel_trainer::models::{Completion, Tokenizer};
 use rebel_trainer::{Error, Result};
 use serde_json::json;
@@ -40,7 +40,7 @@ impl<'a> Output<'a> {
             file,
             json: arguments.json,
             log_probs: arguments.logprobs,
-            stream: alone.then(|| TextStream::new(tokenizer)),
+            stream: alone.then(|| TextStream::after(tokenizer, &prompts[0].ids)),
         })
     }
 
@@ -66,17 +66,18 @@ impl<'a> Output<'a> {
         let (prompt, sample) = (number / self.samples, number % self.samples);
         let Completion { ids, log_probs, stopped } = completion;
         let total: f64 = log_probs.iter().sum();
+        let added = || continuation(self.tokenizer, &self.prompts[prompt].ids, ids);
         let mut text = match self.stream.take() {
             Some(stream) => stream.finish()? + "\n",
             None if self.json => {
                 let line = json!({
                     "prompt": self.prompts[prompt].shown,
-                    "completion": self.tokenizer.decode(ids, true)?,
+                    "completion": added()?,
                     "index": prompt,
                     "sample": sample,
                     "stopped": stopped,
                     "logprob": total,
-                    "tokens": ids,
+                    "token_ids": ids,
                     "token_logprobs": log_probs,
                 });
                 return self.write(&format!("{line}\n"));
@@ -84,7 +85,7 @@ impl<'a> Output<'a> {
             None => {
                 let end = if *stopped { "stopped" } else { "at the limit" };
                 let head = format!("# prompt {prompt}, sample {sample}: {} tokens, {end}", ids.len());
-                format!("{head}, ln p {total:.3}\n{}\n", self.tokenizer.decode(ids, true)?)
+                format!("{head}, ln p {total:.3}\n{}\n", added()?)
             }
         };
         if self.log_probs {

@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 use std::io::Read;
 use std::path::Path;
 
+/// Longest prompt that is taken apart into tokens, bytes.
+const LONGEST: usize = 1 << 24;
+
 /// What is continued.
 pub struct Prompt {
     /// Where it came from, for messages: `--prompt 0`, `prompts.jsonl:3`.
@@ -46,6 +49,11 @@ pub fn read(arguments: &Arguments, folder: &Path, tokenizer: &Tokenizer) -> Resu
     };
     let prompt = |(name, given): (String, Given)| -> Result<Prompt> {
         let at = |error: Error| Error::file(&name, error);
+        if let Given::Text(text) = &given
+            && text.len() > LONGEST
+        {
+            return Err(Error::file(&name, format!("is {} bytes (expected at most {LONGEST})", text.len())).into());
+        }
         let (shown, ids) = match (given, &template) {
             (Given::Text(text), None) => {
                 let ids = tokenizer.encode_special(&text);

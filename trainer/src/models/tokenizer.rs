@@ -257,6 +257,14 @@ impl Tokenizer {
         })
     }
 
+    /// Whether what follows may still change the text that `id` adds: the tokens that stand for one byte are put together
+    /// as long as they go on, and special tokens between them are passed over.
+    pub(super) fn is_open(&self, id: u32) -> bool {
+        let is_byte = |token: &str| token.len() == 6 && token.starts_with("<0x") && token.ends_with('>');
+        let special = self.inner.get_added_tokens_decoder().get(&id).is_some_and(|token| token.special);
+        special || self.inner.id_to_token(id).is_some_and(|token| is_byte(&token))
+    }
+
     fn failed(&self, what: String) -> Error {
         Error::file(&self.file, what)
     }
