@@ -19,7 +19,8 @@ Rows are JSON objects, one a line, with a prompt and an answer in the columns da
   messages                             the last one is the answer
   prompt + chosen + rejected           both are scored: chosen_reward, rejected_reward ...
   query + reference_response           the TL;DR set; query + chosen + rejected, its comparisons
-An answer counts as finished, its end of text included, unless its row has \"stopped\": false.
+An answer counts as finished, its end of text included, unless its row has \"stopped\" (or \"ended\"): false.
+Answers are texts and are taken apart anew: tokens that were drawn in another way than their text is split count as that split.
 Every row is written back with its results; a row that cannot be scored ends the work, named by file, line and column.
 
 Examples:

@@ -173,6 +173,14 @@ fn a_finished_answer_is_one_token_longer_and_what_follows_its_end_does_not_count
     assert_eq!(found[1]["token_logprobs"], found[2]["token_logprobs"]);
     assert_eq!(found[1]["token_logprobs"], found[3]["token_logprobs"]);
     assert!(number(&found[0], "logprob") > number(&found[1], "logprob"));
+    // A run's samples say it in their own word, and an answer may be empty.
+    let others = [
+        json!({"query": "Say:", "response": " a cat", "ended": false}),
+        json!({"prompt": "Say:", "completion": "", "stopped": false}),
+    ];
+    let others = scored(model.path(), &others, &[]);
+    assert_eq!(number(&others[0], "tokens"), number(&found[0], "tokens"));
+    assert_eq!((number(&others[1], "tokens"), number(&others[1], "logprob")), (0.0, 0.0));
 }
 
 #[test]

@@ -92,7 +92,7 @@ impl Scorer {
     /// its chat template too.
     ///
     /// # Errors
-    /// More tokens than the model reads; messages without a template; an answer without a token.
+    /// More tokens than the model reads; messages without a template; a prompt without a token.
     pub fn row(&self, exchange: &Exchange, chat: bool) -> Result<Row> {
         match self {
             Self::Policy(policy) => policy.row(exchange, chat),
@@ -198,13 +198,15 @@ impl Policy {
             None if exchange.finished => answer.push(self.tokenizer.eos()?),
             None => {}
         }
+        let config = self.decoder.config();
+        if ids.is_empty() {
+            ids.extend(config.bos); // a text from its beginning
+        }
         let first = ids.len();
-        if first == 0 || answer.is_empty() {
-            let what = if first == 0 { "prompt" } else { "answer" };
-            return Err(Error::invalid(format!("the {what} has no token")));
+        if first == 0 {
+            return Err(Error::invalid("the prompt has no token"));
         }
         ids.append(&mut answer);
-        let config = self.decoder.config();
         if ids.len() > config.max_positions {
             let what = format!("{} tokens (the model reads at most {})", ids.len(), config.max_positions);
             return Err(Error::invalid(what));
@@ -256,6 +258,9 @@ impl Policy {
         let numbered = rows.iter().enumerate();
         let at: Vec<usize> =
             numbered.flat_map(|(i, row)| (row.answer..row.ids.len()).map(move |column| i * time + column)).collect();
+        if at.is_empty() {
+            return Ok(vec![Verdict::LogProbabilities(Vec::new()); rows.len()]); // empty answers, which are certain
+        }
         let hidden = self.decoder.hidden(&tokens, None)?; // [rows, time, width]
         let (logprobs, _) = self.decoder.token_logprobs(&hidden, &tokens, &at, self.temperature)?;
         let mut flat = logprobs.to_dtype(DType::F64)?.to_vec1::<f64>()?.into_iter();

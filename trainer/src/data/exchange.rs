@@ -58,13 +58,13 @@ const ANSWERS: [&str; 3] = ["completion", "response", "reference_response"];
 const PAIR: [(&str, &str); 2] = [("chosen", "chosen_"), ("rejected", "rejected_")];
 
 /// The answers a row holds, each with what the names of its results begin with: one with nothing, or `chosen_` and
-/// `rejected_`. An answer counts as finished unless the row has `"stopped": false`.
+/// `rejected_`. An answer counts as finished unless the row has `"stopped": false` (or `"ended": false`, as a run's samples).
 ///
 /// # Errors
 /// The column that is missing or of another type than it should be, and what was expected.
 pub fn exchanges(row: &Map<String, Value>) -> std::result::Result<Vec<(&'static str, Exchange)>, Fault> {
     let column = |name: &'static str| Some((name, row.get(name).filter(|value| !value.is_null())?));
-    let finished = match column("stopped") {
+    let finished = match column("stopped").or_else(|| column("ended")) {
         None => true,
         Some((_, Value::Bool(stopped))) => *stopped,
         Some((name, other)) => return Err(unexpected(name, other, "true or false")),

@@ -210,6 +210,11 @@ pub struct EvalConfig {
     pub samples: usize,
 }
 
+/// Largest count that a configuration may name: beyond it memory ends before the run does.
+const MOST: usize = 1_000_000;
+/// Weights that a model made from nothing may have.
+const MOST_WEIGHTS: u128 = 1_000_000_000;
+
 impl Config {
     /// The preset called `name`, with `file` (if any) and then `sets` (`a.b=c`) laid over it, checked.
     ///
@@ -305,6 +310,7 @@ impl Config {
     fn check(&self, file: &Path) -> Result<()> {
         let at_least = |key: &str, value: usize, least: usize| match value {
             v if v < least => Err(Error::field(file, key, format!("{v} is too small (expected at least {least})"))),
+            v if v > MOST => Err(Error::field(file, key, format!("{v} is too large (expected at most {MOST})"))),
             _ => Ok(()),
         };
         let positive = |key: &str, value: f64| match value {
@@ -329,6 +335,13 @@ impl Config {
         at_least("model.layers", m.layers, 1)?;
         at_least("model.heads", m.heads, 1)?;
         at_least("model.intermediate", m.intermediate, 1)?;
+        let (hidden, layers) = (m.hidden as u128, m.layers as u128);
+        let weights = layers * hidden * (4 * hidden + 2 * m.intermediate as u128) + 2 * hidden * w.vocabulary as u128;
+        if weights > MOST_WEIGHTS {
+            let what =
+                format!("{weights} weights (expected at most {MOST_WEIGHTS}: the tiny world's models are small)");
+            return Err(Error::field(file, "model", what));
+        }
         if !m.hidden.is_multiple_of(m.heads) {
             let what = format!("{} heads do not divide a width of {}", m.heads, m.hidden);
             return Err(Error::field(file, "model.heads", what));
