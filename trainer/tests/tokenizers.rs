@@ -165,3 +165,40 @@ fn what_a_tokenizer_lacks_is_named() {
     assert!(random.starts_with("/tokenizer.json: model.dropout: "), "{random}");
     assert!(Tokenizer::train(corpus().into_iter(), 257).unwrap_err().to_string().starts_with("vocab_size: 257"));
 }
+
+/// The folder of `neox()` with one of its JSON files changed.
+fn changed(file: &str, change: impl FnOnce(&mut Value)) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"] {
+        std::fs::copy(neox().join(name), folder.path().join(name)).unwrap();
+    }
+    let path = folder.path().join(file);
+    let mut json: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    change(&mut json);
+    std::fs::write(path, json.to_string()).unwrap();
+    folder
+}
+
+#[test]
+fn config_decides_whether_a_space_is_put_before_a_neox_text() {
+    let plain = Tokenizer::load(&neox()).unwrap();
+    let (first, spaced) = (plain.encode("cat").unwrap(), plain.encode(" cat").unwrap());
+    assert_ne!(first, spaced);
+    let contradicted = changed("tokenizer.json", |json| json["pre_tokenizer"]["add_prefix_space"] = true.into());
+    assert_eq!(Tokenizer::load(contradicted.path()).unwrap().encode("cat").unwrap(), first);
+    let wanted = changed("tokenizer_config.json", |json| json["add_prefix_space"] = true.into());
+    assert_eq!(Tokenizer::load(wanted.path()).unwrap().encode("cat").unwrap(), spaced);
+}
+
+#[test]
+fn a_token_that_has_a_name_is_special_whatever_its_list_says() {
+    let folder = changed("tokenizer.json", |json| {
+        for token in json["added_tokens"].as_array_mut().unwrap() {
+            token["special"] = false.into();
+        }
+    });
+    let tokenizer = Tokenizer::load(folder.path()).unwrap();
+    let ids = [tokenizer.encode("cat").unwrap(), vec![tokenizer.eos().unwrap(), tokenizer.pad().unwrap()]].concat();
+    assert_eq!(tokenizer.decode(&ids, true).unwrap(), "cat");
+    assert_ne!(tokenizer.decode(&ids, false).unwrap(), "cat");
+}

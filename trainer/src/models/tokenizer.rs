@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokenizers::models::ModelWrapper;
 use tokenizers::processors::template::TemplateProcessing;
-use tokenizers::{AddedToken, DecoderWrapper, Encoding, PostProcessor, TruncationDirection};
+use tokenizers::{AddedToken, DecoderWrapper, Encoding, PostProcessor, PreTokenizerWrapper, TruncationDirection};
 
 use super::chat::{ChatTemplate, Message};
 use super::clip;
@@ -69,6 +69,7 @@ impl Tokenizer {
             tokenizer.name(name)?;
         }
         tokenizer.put_around()?;
+        tokenizer.set_first_space()?;
         Ok(tokenizer)
     }
 
@@ -129,8 +130,10 @@ impl Tokenizer {
             let file = self.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
             return Err(token.fields.fault(name, format!("{} is not in {file}", shown(&text.into()))));
         };
-        if !self.inner.get_added_tokens_decoder().contains_key(&id) {
-            self.add(AddedToken::from(text.clone(), true))?;
+        match self.inner.get_added_tokens_decoder().get(&id).cloned() {
+            Some(token) if token.special => {}
+            Some(token) => self.add(AddedToken { special: true, ..token })?,
+            None => self.add(AddedToken::from(text.clone(), true))?,
         }
         self.named.insert(name, (text, id));
         Ok(())
@@ -169,6 +172,22 @@ impl Tokenizer {
         let template: TemplateProcessing =
             serde_json::from_value(template).map_err(|e| Error::file(&self.file, one_line(&e.to_string())))?;
         self.inner.with_post_processor(Some(template));
+        Ok(())
+    }
+
+    /// Whether a text is split as if a space stood before it, where the config's `add_prefix_space` decides and not the
+    /// tokenizer's own file: in the classes that set it when transformers loads them.
+    fn set_first_space(&mut self) -> Result<()> {
+        let fields = self.names.config_fields();
+        let class = fields.text("tokenizer_class")?.unwrap_or_default();
+        if !["GPT2Tokenizer", "GPTNeoXTokenizer"].contains(&class.strip_suffix("Fast").unwrap_or(class)) {
+            return Ok(());
+        }
+        let wanted = fields.flag("add_prefix_space")?.unwrap_or(false);
+        if let Some(PreTokenizerWrapper::ByteLevel(split)) = self.inner.get_pre_tokenizer() {
+            let split = split.add_prefix_space(wanted);
+            self.inner.with_pre_tokenizer(Some(split));
+        }
         Ok(())
     }
 
