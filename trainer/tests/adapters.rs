@@ -191,6 +191,27 @@ fn folders(config: &DecoderConfig, lora: LoraConfig) -> (tempfile::TempDir, Stor
     (folder, store)
 }
 
+/// peft writes the output head's own weight beside its adapter, and loads it with it.
+#[test]
+fn a_heads_weight_that_an_adapter_brings_along_takes_the_bases_place() {
+    let config = neox();
+    let head = LoraConfig { targets: Modules::Named(vec!["embed_out".into()]), ..LoraConfig::new(2, 4.0) };
+    let (folder, store) = folders(&config, head);
+    let file = folder.path().join("adapter/adapter_model.safetensors");
+    let weights = Weights::open(&file).unwrap();
+    let mut tensors: BTreeMap<String, Tensor> =
+        weights.infos().into_keys().map(|name| (name.clone(), weights.read(&name).unwrap())).collect();
+    let plain = store.to_tensors().remove("embed_out.weight").unwrap();
+    let brought = |factor: f64| (&plain * factor).unwrap();
+    for factor in [1.0, -2.0] {
+        tensors.insert("base_model.model.embed_out.base_layer.weight".into(), brought(factor));
+        tensors::save(&file, &tensors).unwrap();
+        let (_, loaded, _) = peft::open(&folder.path().join("adapter"), None, DType::F32, &Device::Cpu).unwrap();
+        store.set_some(&BTreeMap::from([("embed_out.weight".into(), brought(factor))])).unwrap();
+        assert_eq!(logits(&config, &loaded), logits(&config, &store));
+    }
+}
+
 #[test]
 fn an_adapter_survives_its_folder_and_merging_changes_no_logit_by_more_than_rounding() {
     for config in families() {

@@ -102,6 +102,7 @@ pub fn load(folder: &Path, config: &DecoderConfig, store: &mut Store) -> Result<
     for name in plan.saved.keys() {
         store.replace(name, &take(&lora::saved(name)))?;
     }
+    store.set_some(&read)?; // what is left are weights of the base that the adapter brought along
     Ok(lora)
 }
 
@@ -115,8 +116,15 @@ pub fn tensors_of(folder: &Path, lora: &LoraConfig, config: &DecoderConfig) -> R
     read_tensors(folder, &plan)
 }
 
-/// Every tensor of `plan`, under the store's names.
+/// Every tensor of `plan`, under the store's names, and weights of adapted modules where they are there: peft writes the
+/// output head's beside its adapter, and takes it from there.
 fn read_tensors(folder: &Path, plan: &Plan) -> Result<BTreeMap<String, Tensor>> {
+    let places = [WEIGHTS, "adapter_model.bin"].map(|name| folder.join(name));
+    let Some(weights) = places.iter().find(|place| place.is_file()) else {
+        return Err(Error::file(&places[0], "missing (nor is there adapter_model.bin)"));
+    };
+    let weights = Weights::open(weights)?;
+    let there = weights.infos();
     let mut expected = BTreeMap::new();
     let mut ours = BTreeMap::new(); // the store's name of a file's
     let mut expect = |name: String, shape: Vec<usize>| {
@@ -131,14 +139,17 @@ fn read_tensors(folder: &Path, plan: &Plan) -> Result<BTreeMap<String, Tensor>> 
     for (name, shape) in &plan.saved {
         expect(lora::saved(name), shape.clone());
     }
-    let places = [WEIGHTS, "adapter_model.bin"].map(|name| folder.join(name));
-    let Some(weights) = places.iter().find(|place| place.is_file()) else {
-        return Err(Error::file(&places[0], "missing (nor is there adapter_model.bin)"));
-    };
+    for (module, Planned { shape, .. }) in &plan.adapted {
+        let beside = format!("{PREFIX}{module}.base_layer.weight");
+        if there.contains_key(&beside) {
+            expected.insert(beside.clone(), shape.to_vec());
+            ours.insert(beside, format!("{module}.weight"));
+        }
+    }
     let mut read = BTreeMap::new();
     let said_by = format!("{CONFIG} and the base model");
     hf::read_tensors(
-        &[Weights::open(weights)?],
+        &[weights],
         &expected,
         |_| false,
         &said_by,
