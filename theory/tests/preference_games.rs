@@ -153,6 +153,16 @@ fn instance(seed: u64, responses: usize) -> (Game, Policy, ChaCha8Rng) {
     (game, pi, rng)
 }
 
+/// The solver once left a probability of 1e-11 on a response of this game that loses by 3e-7.
+#[test]
+fn a_response_that_loses_is_not_played_at_all() {
+    let (game, _, _) = instance(14_291_793_345_507_562_357, 16);
+    let winner = minimax_winner(&game).unwrap();
+    let losing = game.reward(&winner.policy).mapv(|gain| gain < -1e-9);
+    assert!(winner.policy.prob().iter().zip(&losing).all(|(&p, &losing)| !losing || p == 0.0));
+    assert!(game.duality_gap(&winner.policy) <= 1e-12);
+}
+
 proptest! {
     #[test]
     fn no_response_beats_the_winner(seed: u64, responses in 1usize..30) {

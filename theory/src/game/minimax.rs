@@ -66,8 +66,11 @@ fn solve(margin: &Array2<f64>) -> Result<Array1<f64>, InputError> {
             Err(error) => return Err(error),
         };
         let moved = &from + &(step * scale);
-        // What rounding leaves below zero or just above it is no play.
-        let play = moved.mapv(|p| if p > 1e-12 { p } else { 0.0 });
+        // What rounding leaves below zero or just above it is no play, nor is a trace on a response that loses. A trace that was
+        // meant comes back with the next correction.
+        let gains = margin.dot(&moved);
+        let played = |(&p, &gain): (&f64, &f64)| p > 1e-12 && (p > TOLERANCE || gain > -TOLERANCE);
+        let play: Array1<f64> = moved.iter().zip(&gains).map(|pair| if played(pair) { *pair.0 } else { 0.0 }).collect();
         let play = &play / play.sum();
         let loss = margin.dot(&play).fold(0.0, |m: f64, &l| m.max(l));
         if loss >= best.0 {
