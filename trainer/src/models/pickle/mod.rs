@@ -7,6 +7,7 @@
 mod archive;
 mod legacy;
 mod machine;
+mod place;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,7 +17,8 @@ use std::path::{Path, PathBuf};
 use super::tensors::{Info, regular_file};
 use crate::{Error, Result};
 use archive::Archive;
-use machine::{Machine, Place};
+use machine::Machine;
+use place::Place;
 
 /// Largest pickle believed; a state dict needs some hundred bytes a tensor.
 const PICKLE_LIMIT: u64 = 1 << 24;

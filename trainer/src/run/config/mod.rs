@@ -3,17 +3,21 @@
 //! A preset names every key. Whatever is laid over it (`--config FILE`, `--set a.b=c`) may name only those, and with
 //! values of the same type, so a misspelt key is an error that names the nearest one.
 
-use crate::models::peft::{self, LoraConfig, Modules};
+mod check;
+mod overlay;
+
+use crate::models::peft::{LoraConfig, Modules};
 use crate::models::{DecoderConfig, Trained};
 use crate::nn::Decay;
 use crate::{Error, Result};
+use overlay::{lay_over, parse_set};
 use rebel_theory::objective::Eta;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use toml::{Table, Value};
+use toml::Table;
 
 /// The presets that the program carries, by name.
-pub const PRESETS: [(&str, &str); 1] = [("tldr-tiny", include_str!("../../../presets/tldr-tiny.toml"))];
+pub const PRESETS: [(&str, &str); 1] = [("tldr-tiny", include_str!("../../../../presets/tldr-tiny.toml"))];
 
 /// One experiment: the tiny TL;DR world, its models, its stages.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -210,11 +214,6 @@ pub struct EvalConfig {
     pub samples: usize,
 }
 
-/// Largest count that a configuration may name: beyond it memory ends before the run does.
-const MOST: usize = 1_000_000;
-/// Weights that a model made from nothing may have.
-const MOST_WEIGHTS: u128 = 1_000_000_000;
-
 impl Config {
     /// The preset called `name`, with `file` (if any) and then `sets` (`a.b=c`) laid over it, checked.
     ///
@@ -306,116 +305,6 @@ impl Config {
             }),
         }
     }
-
-    fn check(&self, file: &Path) -> Result<()> {
-        let at_least = |key: &str, value: usize, least: usize| match value {
-            v if v < least => Err(Error::field(file, key, format!("{v} is too small (expected at least {least})"))),
-            v if v > MOST => Err(Error::field(file, key, format!("{v} is too large (expected at most {MOST})"))),
-            _ => Ok(()),
-        };
-        let positive = |key: &str, value: f64| match value {
-            v if v > 0.0 && v.is_finite() => Ok(()),
-            v => Err(Error::field(file, key, format!("{v} is not usable (expected a finite number above 0)"))),
-        };
-        let not_negative = |key: &str, value: f64| match value {
-            v if v >= 0.0 && v.is_finite() => Ok(()),
-            v => Err(Error::field(file, key, format!("{v} is not usable (expected a number of at least 0)"))),
-        };
-        let w = &self.world;
-        at_least("world.corpus", w.corpus, 1)?;
-        at_least("world.train", w.train, 1)?;
-        at_least("world.validation", w.validation, 1)?;
-        at_least("world.comparisons", w.comparisons, 1)?;
-        at_least("world.comparisons_validation", w.comparisons_validation, 1)?;
-        positive("world.judge_beta", w.judge_beta)?;
-        at_least("world.vocabulary", w.vocabulary, 258)?;
-        at_least("world.prompt_length", w.prompt_length, 16)?;
-        let m = &self.model;
-        at_least("model.hidden", m.hidden, 1)?;
-        at_least("model.layers", m.layers, 1)?;
-        at_least("model.heads", m.heads, 1)?;
-        at_least("model.intermediate", m.intermediate, 1)?;
-        let (hidden, layers) = (m.hidden as u128, m.layers as u128);
-        let weights = layers * hidden * (4 * hidden + 2 * m.intermediate as u128) + 2 * hidden * w.vocabulary as u128;
-        if weights > MOST_WEIGHTS {
-            let what =
-                format!("{weights} weights (expected at most {MOST_WEIGHTS}: the tiny world's models are small)");
-            return Err(Error::field(file, "model", what));
-        }
-        if !m.hidden.is_multiple_of(m.heads) {
-            let what = format!("{} heads do not divide a width of {}", m.heads, m.hidden);
-            return Err(Error::field(file, "model.heads", what));
-        }
-        for (name, s) in [("pretrain", &self.pretrain), ("sft", &self.sft), ("reward", &self.reward)] {
-            at_least(&format!("{name}.batch"), s.batch, 1)?;
-            at_least(&format!("{name}.micro_batch"), s.micro_batch, 1)?;
-            at_least(&format!("{name}.updates"), s.updates, 1)?;
-            at_least(&format!("{name}.eval_every"), s.eval_every, 1)?;
-            not_negative(&format!("{name}.learning_rate"), s.learning_rate)?;
-            s.optimizer.check(file, name)?;
-        }
-        let o = &self.online;
-        positive("online.eta", o.eta)?;
-        at_least("online.samples", o.samples, 2)?;
-        if o.algorithm == Method::Rebel && o.samples != 2 {
-            let what = format!("{} samples a prompt (expected 2: REBEL compares pairs)", o.samples);
-            return Err(Error::field(file, "online.samples", what));
-        }
-        at_least("online.prompts", o.prompts, 1)?;
-        at_least("online.micro_batch", o.micro_batch, 1)?;
-        at_least("online.iterations", o.iterations, 1)?;
-        at_least("online.epochs", o.epochs, 1)?;
-        at_least("online.checkpoint_every", o.checkpoint_every, 1)?;
-        at_least("online.response_length", o.response_length, 1)?;
-        not_negative("online.learning_rate", o.learning_rate)?;
-        positive("online.temperature", o.temperature)?;
-        if !(o.top_p > 0.0 && o.top_p <= 1.0) {
-            let what = format!("{} is not usable (expected a number above 0 and at most 1)", o.top_p);
-            return Err(Error::field(file, "online.top_p", what));
-        }
-        not_negative("online.kl", o.kl)?;
-        if !o.missing_eos.is_finite() {
-            let what = format!("{} is not usable (expected a finite number)", o.missing_eos);
-            return Err(Error::field(file, "online.missing_eos", what));
-        }
-        o.optimizer.check(file, "online")?;
-        let t = &self.train;
-        if t.blocks == 0 || t.blocks > m.layers {
-            let what = format!("{} of {} blocks (expected at least 1 and no more than there are)", t.blocks, m.layers);
-            return Err(Error::field(file, "train.blocks", what));
-        }
-        at_least("train.lora.rank", t.lora.rank, 1)?;
-        positive("train.lora.alpha", t.lora.alpha)?;
-        if let Trained::Adapter(lora) = self.trained("") {
-            let fits = peft::check(&lora, &self.decoder(w.vocabulary));
-            fits.map_err(|(field, what)| Error::field(file, format!("train.lora ({field})"), what))?;
-        }
-        at_least("eval.every", self.eval.every, 1)?;
-        at_least("eval.prompts", self.eval.prompts, 1)
-    }
-}
-
-impl OptimizerConfig {
-    fn check(&self, file: &Path, stage: &str) -> Result<()> {
-        for (name, value, fits, expected) in [
-            ("beta1", self.beta1, (0.0..1.0).contains(&self.beta1), "a number from 0 to below 1"),
-            ("beta2", self.beta2, (0.0..1.0).contains(&self.beta2), "a number from 0 to below 1"),
-            ("epsilon", self.epsilon, self.epsilon > 0.0 && self.epsilon.is_finite(), "a finite number above 0"),
-            (
-                "weight_decay",
-                self.weight_decay,
-                self.weight_decay >= 0.0 && self.weight_decay.is_finite(),
-                "a number of at least 0",
-            ),
-            ("clip", self.clip, self.clip > 0.0, "a number above 0, or inf"),
-        ] {
-            if !fits {
-                let what = format!("{value} is not usable (expected {expected})");
-                return Err(Error::field(file, format!("{stage}.optimizer.{name}"), what));
-            }
-        }
-        Ok(())
-    }
 }
 
 /// A share that leaves nothing out.
@@ -430,75 +319,6 @@ fn preset_file(name: &str) -> PathBuf {
 /// toml's errors show the place over several lines; a person wants one.
 fn one_line(text: &str) -> String {
     text.lines().filter(|l| !l.contains(" | ") && !l.trim_start().starts_with('|')).collect::<Vec<_>>().join(" ")
-}
-
-/// `a.b=c` as a table; `c` is read as the type that the key has.
-fn parse_set(set: &str, known: &Table) -> Result<Table> {
-    let wrong = || Error::Usage(format!("--set {set}: not an assignment (expected key=value, as in online.eta=0.5)"));
-    let (path, text) = set.split_once('=').ok_or_else(wrong)?;
-    let keys: Vec<&str> = path.trim().split('.').collect();
-    if keys.iter().any(|key| key.is_empty()) {
-        return Err(wrong());
-    }
-    let is_text = lookup(known, &keys).is_some_and(Value::is_str);
-    let read = |text: &str| toml::from_str::<Table>(&format!("v = {text}")).ok().and_then(|mut t| t.remove("v"));
-    let value = match read(text.trim()) {
-        Some(value) if !is_text || value.is_str() => value,
-        _ => Value::String(text.trim().into()),
-    };
-    let mut table = Table::new();
-    let (last, above) = keys.split_last().expect("at least one key");
-    table.insert((*last).into(), value);
-    for key in above.iter().rev() {
-        table = Table::from_iter([((*key).to_string(), Value::Table(table))]);
-    }
-    Ok(table)
-}
-
-fn lookup<'a>(table: &'a Table, keys: &[&str]) -> Option<&'a Value> {
-    let (first, rest) = keys.split_first()?;
-    match table.get(*first)? {
-        value if rest.is_empty() => Some(value),
-        Value::Table(inner) => lookup(inner, rest),
-        _ => None,
-    }
-}
-
-/// Replaces values of `base` by those of `over`, which may name only keys that are there.
-fn lay_over(base: &mut Table, over: Table, file: &Path, prefix: &str) -> Result<()> {
-    for (key, value) in over {
-        let path = format!("{prefix}{key}");
-        let Some(known) = base.get_mut(&key) else {
-            let nearest = base.keys().max_by(|a, b| {
-                let near = |k: &str| strsim::jaro_winkler(k, &key);
-                near(a).total_cmp(&near(b))
-            });
-            let hint = nearest.map(|k| format!(" (did you mean {prefix}{k}?)")).unwrap_or_default();
-            return Err(Error::field(file, path, format!("unknown key{hint}")));
-        };
-        match (known, value) {
-            (Value::Table(inner), Value::Table(over)) => lay_over(inner, over, file, &format!("{path}."))?,
-            (known @ Value::Float(_), Value::Integer(n)) => *known = Value::Float(n as f64),
-            (known, value) if known.same_type(&value) => *known = value,
-            (known, value) => {
-                let what = format!("{value} is {} (expected {})", kind(&value), kind(known));
-                return Err(Error::field(file, path, what));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::String(_) => "a text",
-        Value::Integer(_) => "a whole number",
-        Value::Float(_) => "a number",
-        Value::Boolean(_) => "true or false",
-        Value::Datetime(_) => "a date",
-        Value::Array(_) => "a list",
-        Value::Table(_) => "a section",
-    }
 }
 
 #[cfg(test)]
