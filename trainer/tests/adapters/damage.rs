@@ -8,6 +8,7 @@ use rebel_trainer::models::{DecoderConfig, hf, tensors};
 use rebel_trainer::nn::{Purpose, Streams};
 use serde_json::json;
 
+use crate::odd::odd_values;
 use crate::{error_at, families, folders, neox, store};
 
 #[test]
@@ -112,23 +113,7 @@ fn no_damage_to_an_adapter_panics_or_goes_unnamed() {
         }
     };
     let whole = files::read_json(&file).unwrap();
-    let odd = [
-        json!(null),
-        json!(true),
-        json!(-1),
-        json!(0),
-        json!(1),
-        json!(2.5),
-        json!(1e308),
-        json!(u64::MAX),
-        json!(""),
-        json!("x\ny"),
-        json!([]),
-        json!([-1, "x"]),
-        json!({}),
-        json!({"query_key_value": 1e300, "(": {}}),
-        json!(".*"),
-    ];
+    let odd = [odd_values(), vec![json!({"query_key_value": 1e300, "(": {}}), json!(".*")]].concat();
     for name in whole.as_object().unwrap().keys() {
         for value in &odd {
             let mut json = whole.clone();

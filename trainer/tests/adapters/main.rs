@@ -2,6 +2,8 @@
 
 mod damage;
 mod files;
+#[path = "../shared/odd.rs"]
+mod odd;
 mod training;
 
 use std::collections::BTreeMap;
