@@ -252,17 +252,13 @@ impl Policy {
     }
 
     fn log_probabilities(&self, rows: &[&Row]) -> Result<Vec<Verdict>> {
-        let ids: Vec<Vec<u32>> = rows.iter().map(|row| row.ids.clone()).collect();
-        let tokens = TokenBatch::right_padded(&ids, PAD)?;
-        let (_, time) = tokens.dims();
-        let numbered = rows.iter().enumerate();
-        let at: Vec<usize> =
-            numbered.flat_map(|(i, row)| (row.answer..row.ids.len()).map(move |column| i * time + column)).collect();
-        if at.is_empty() {
-            return Ok(vec![Verdict::LogProbabilities(Vec::new()); rows.len()]); // empty answers, which are certain
+        // Empty answers are certain.
+        let answers: Vec<(&[u32], &[u32])> =
+            rows.iter().map(|row| row.ids.split_at(row.answer)).filter(|(_, answer)| !answer.is_empty()).collect();
+        if answers.is_empty() {
+            return Ok(vec![Verdict::LogProbabilities(Vec::new()); rows.len()]);
         }
-        let hidden = self.decoder.hidden(&tokens, None)?; // [rows, time, width]
-        let (logprobs, _) = self.decoder.token_logprobs(&hidden, &tokens, &at, self.temperature)?;
+        let (logprobs, _) = self.decoder.scores(&answers, self.temperature)?;
         let mut flat = logprobs.to_dtype(DType::F64)?.to_vec1::<f64>()?.into_iter();
         let verdict = |row: &&Row| Verdict::LogProbabilities(flat.by_ref().take(row.ids.len() - row.answer).collect());
         Ok(rows.iter().map(verdict).collect())

@@ -2,7 +2,10 @@
 
 use candle_core::{DType, Device, Tensor};
 
+use rebel_kernels::decoder::Cache;
+
 use super::config::DecoderConfig;
+use super::fused::Fused;
 use crate::nn::Rope;
 use crate::nn::ops::attention::{Continued, Tokens};
 use crate::{Error, Result};
@@ -93,32 +96,53 @@ impl TokenBatch {
 /// Keys and values of tokens already seen, pre-allocated: each row of the cache holds one sequence, from its first token on
 /// and without padding, so that a column is a position. Rows grow, are forgotten and are copied independently of each
 /// other, and a pass of the decoder continues any of them ([`KvCache::at`]).
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct KvCache {
-    /// Per layer: keys `[rows, kv_heads, head_dim, capacity]`, values `[rows, kv_heads, capacity, head_dim]`.
-    layers: Vec<(Tensor, Tensor)>,
+    kept: Kept,
     lens: Vec<usize>,
     capacity: usize,
 }
 
+/// Keys and values as the decoder's form wants them.
+#[derive(Debug)]
+enum Kept {
+    /// Per layer: keys `[rows, kv_heads, head_dim, capacity]`, values `[rows, kv_heads, capacity, head_dim]`.
+    Composed(Vec<(Tensor, Tensor)>),
+    /// The kernels' own.
+    Fused(Cache),
+}
+
+/// An error where the host has not this much memory: an allocation that fails elsewhere would end the program.
+fn check_memory(bytes: Option<usize>, rows: usize, capacity: usize) -> Result<()> {
+    // Asked for and given back.
+    if bytes.is_some_and(|n| Vec::<u8>::new().try_reserve_exact(n).is_ok()) {
+        return Ok(());
+    }
+    let what = format!("cache: {rows} rows of {capacity} tokens do not fit into memory (expected fewer)");
+    Err(Error::invalid(what))
+}
+
 impl KvCache {
+    /// A cache for a decoder in its fused form.
+    pub(super) fn fused(decoder: &Fused, rows: usize, capacity: usize) -> Result<Self> {
+        check_memory(decoder.cache_bytes(rows, capacity), rows, capacity)?;
+        Ok(Self { kept: Kept::Fused(decoder.cache(rows, capacity)), lens: vec![0; rows], capacity })
+    }
+
     /// A cache of `rows` empty rows of at most `capacity` tokens each. Fails where that is more than the machine has.
     pub fn new(config: &DecoderConfig, rows: usize, capacity: usize, dtype: DType, device: &Device) -> Result<Self> {
         let (heads, dim) = (config.kv_heads, config.head_dim);
         let size = [heads, dim, capacity, dtype.size_in_bytes(), 2 * config.layers];
         let bytes = size.into_iter().try_fold(rows, usize::checked_mul);
-        // Asked for and given back: an allocation of the host's that fails inside candle would end the program.
-        let fits = bytes.is_some_and(|n| !device.is_cpu() || Vec::<u8>::new().try_reserve_exact(n).is_ok());
-        if !fits {
-            let what = format!("cache: {rows} rows of {capacity} tokens do not fit into memory (expected fewer)");
-            return Err(Error::invalid(what));
+        if device.is_cpu() {
+            check_memory(bytes, rows, capacity)?;
         }
         let layer = || -> Result<(Tensor, Tensor)> {
             let keys = Tensor::zeros((rows, heads, dim, capacity), dtype, device)?;
             Ok((keys, Tensor::zeros((rows, heads, capacity, dim), dtype, device)?))
         };
         let layers = (0..config.layers).map(|_| layer()).collect::<Result<_>>()?;
-        Ok(Self { layers, lens: vec![0; rows], capacity })
+        Ok(Self { kept: Kept::Composed(layers), lens: vec![0; rows], capacity })
     }
 
     /// Tokens each row holds, `[rows]`.
@@ -141,10 +165,15 @@ impl KvCache {
         if from == to || self.lens[from] < len {
             return Err(Error::invalid(format!("cache: no {len} tokens of row {from} to copy to row {to}")));
         }
-        for (keys, values) in &self.layers {
-            for (part, columns) in [(keys, 3), (values, 2)] {
-                let first = part.narrow(0, from, 1)?.narrow(columns, 0, len)?.force_contiguous()?;
-                part.narrow(0, to, 1)?.slice_set(&first, columns, 0)?;
+        match &mut self.kept {
+            Kept::Fused(cache) => cache.copy(from, to, len),
+            Kept::Composed(layers) => {
+                for (keys, values) in layers {
+                    for (part, columns) in [(keys, 3), (values, 2)] {
+                        let first = part.narrow(0, from, 1)?.narrow(columns, 0, len)?.force_contiguous()?;
+                        part.narrow(0, to, 1)?.slice_set(&first, columns, 0)?;
+                    }
+                }
             }
         }
         self.lens[to] = len;
@@ -163,6 +192,11 @@ impl CacheRows<'_> {
     /// What attention needs to know. Fails where `tokens` has another number of rows, a row is named twice or is not
     /// there, the real tokens of one do not lie together, or they are more than it has room for.
     pub(super) fn tokens(&self, rope: &Rope, tokens: &TokenBatch, dtype: DType) -> Result<Tokens> {
+        Ok(Tokens::continuing(rope, self.continued(tokens)?, tokens.dims().1, dtype))
+    }
+
+    /// Where the tokens of each row go. Fails as [`CacheRows::tokens`].
+    pub(super) fn continued(&self, tokens: &TokenBatch) -> Result<Vec<Continued>> {
         let (batch, time) = tokens.dims();
         let KvCache { lens, capacity, .. } = &*self.cache;
         if batch != self.rows.len() {
@@ -184,12 +218,23 @@ impl CacheRows<'_> {
             }
             Ok(Continued { slot, past, start, count })
         });
-        Ok(Tokens::continuing(rope, continued.collect::<Result<_>>()?, time, dtype))
+        continued.collect()
     }
 
-    /// Keys and values of a layer.
-    pub(super) fn layer(&self, layer: usize) -> &(Tensor, Tensor) {
-        &self.cache.layers[layer]
+    /// Keys and values of a layer, for a decoder in its composed form. Fails where the cache is another's.
+    pub(super) fn layer(&self, layer: usize) -> Result<&(Tensor, Tensor)> {
+        match &self.cache.kept {
+            Kept::Composed(layers) => Ok(&layers[layer]),
+            Kept::Fused(_) => Err(foreign()),
+        }
+    }
+
+    /// The kernels' cache, for a decoder in its fused form. Fails where the cache is another's.
+    pub(super) fn kernels(&mut self) -> Result<&mut Cache> {
+        match &mut self.cache.kept {
+            Kept::Fused(cache) => Ok(cache),
+            Kept::Composed(_) => Err(foreign()),
+        }
     }
 
     /// Notes that `tokens` have been written.
@@ -199,4 +244,8 @@ impl CacheRows<'_> {
             self.cache.lens[row] += mask.iter().filter(|&&real| real).count();
         }
     }
+}
+
+fn foreign() -> Error {
+    Error::invalid("cache: it was made for a decoder in another form")
 }

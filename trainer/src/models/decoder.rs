@@ -6,6 +6,7 @@ use candle_core::backprop::GradStore;
 use super::batch::{CacheRows, KvCache, TokenBatch};
 use super::block::{Block, Norm};
 use super::config::DecoderConfig;
+use super::fused::Fused;
 use super::parameters;
 use crate::nn::ops::attention::Tokens;
 use crate::nn::ops::token_logprob::token_logprob;
@@ -22,6 +23,8 @@ pub struct Decoder {
     trained: Vec<bool>,
     final_norm: Norm,
     head: Option<Linear>,
+    /// The same by hand-written kernels, where there are some for the parameters' type and place.
+    fused: Option<Fused>,
     /// Where trained blocks are recomputed in the backward: the gradients found there.
     recomputed: Option<Recomputed>,
 }
@@ -51,6 +54,7 @@ impl Decoder {
             trained: (0..config.layers).map(trained).collect(),
             final_norm: Norm::new(config, store, &format!("{prefix}.{}", names.final_norm))?,
             head,
+            fused: Fused::new(config, store, prefix)?,
             recomputed: None,
         })
     }
@@ -62,11 +66,17 @@ impl Decoder {
         self
     }
 
+    /// The same model by its composed definition, operation by operation: what the fused form is compared with.
+    pub fn composed(mut self) -> Self {
+        self.fused = None;
+        self
+    }
+
     /// Back-propagates `loss`, a scalar made from this model's outputs: the gradients of everything trainable.
     pub fn backward(&self, loss: &Tensor) -> Result<GradStore> {
         let mut gradients = loss.backward()?;
-        if let Some(recomputed) = &self.recomputed {
-            recomputed.collect(&mut gradients)?;
+        for found in self.fused.iter().map(Fused::found).chain(&self.recomputed) {
+            found.collect(&mut gradients)?;
         }
         Ok(gradients)
     }
@@ -85,12 +95,16 @@ impl Decoder {
             trained: vec![false; self.blocks.len()],
             final_norm: self.final_norm.detached(),
             head: self.head.as_ref().map(Linear::detached),
+            fused: self.fused.as_ref().map(Fused::detached),
             recomputed: None,
         }
     }
 
     /// An empty cache of `rows` rows of at most `capacity` tokens.
     pub fn cache(&self, rows: usize, capacity: usize) -> Result<KvCache> {
+        if let Some(fused) = &self.fused {
+            return KvCache::fused(fused, rows, capacity);
+        }
         let table = self.embedding.weight();
         KvCache::new(&self.config, rows, capacity, table.dtype(), table.device())
     }
@@ -98,7 +112,74 @@ impl Decoder {
     /// States after the final norm, `[batch, time, width]`. With rows of a cache the tokens continue what these hold, their
     /// positions counted on, and are added to them; attention then carries no gradient.
     pub fn hidden(&self, tokens: &TokenBatch, cache: Option<CacheRows>) -> Result<Tensor> {
-        self.forward(tokens, cache, |_| ())
+        let (batch, time) = tokens.dims();
+        match (&self.fused, cache) {
+            (None, cache) => self.forward(tokens, cache, |_| ()),
+            (Some(fused), Some(rows)) => self.continued(fused, tokens, rows, false),
+            (Some(_), None) => {
+                let all: Vec<usize> = (0..batch * time).filter(|&i| tokens.mask()[i]).collect();
+                let hidden = self.states_at(tokens, &all)?; // [real, width]
+                if all.len() == batch * time {
+                    return Ok(hidden.reshape((batch, time, self.config.width))?);
+                }
+                // Padding reads a row of zeros behind the others.
+                let zeros = Tensor::zeros((1, self.config.width), hidden.dtype(), hidden.device())?;
+                let mut real = 0..all.len() as u32;
+                let place = |&is_real: &bool| if is_real { real.next().expect("one for each") } else { all.len() as u32 };
+                let places: Vec<u32> = tokens.mask().iter().map(place).collect();
+                let places = Tensor::new(places, hidden.device())?;
+                let hidden = Tensor::cat(&[hidden, zeros], 0)?.index_select(&places, 0)?;
+                Ok(hidden.reshape((batch, time, self.config.width))?)
+            }
+        }
+    }
+
+    /// States after the final norm of the tokens at flat indices `at` (`row * time + column`): `[at.len(), width]`.
+    pub fn states_at(&self, tokens: &TokenBatch, at: &[usize]) -> Result<Tensor> {
+        let (batch, time) = tokens.dims();
+        if let Some(i) = at.iter().find(|&&i| i >= batch * time) {
+            return Err(Error::invalid(format!("token {i} of {batch} x {time} is not there")));
+        }
+        match &self.fused {
+            Some(fused) => {
+                self.check(tokens.ids())?;
+                fused.states(tokens, at, self.recomputed.is_some())
+            }
+            None => {
+                let hidden = self.forward(tokens, None, |_| ())?.reshape((batch * time, self.config.width))?;
+                let at: Vec<u32> = at.iter().map(|&i| i as u32).collect();
+                Ok(hidden.index_select(&Tensor::new(at, hidden.device())?, 0)?)
+            }
+        }
+    }
+
+    /// State after the last real token of each row, which continues a row of a cache: `[batch, width]`. A row without a
+    /// token has no state that means anything.
+    pub fn last_states(&self, tokens: &TokenBatch, cache: CacheRows) -> Result<Tensor> {
+        if let Some(fused) = &self.fused {
+            return self.continued(fused, tokens, cache, true);
+        }
+        let (batch, time) = tokens.dims();
+        let last = |(row, mask): (usize, &[bool])| (row * time + mask.iter().rposition(|&m| m).unwrap_or(0)) as u32;
+        let last: Vec<u32> = tokens.mask().chunks_exact(time).enumerate().map(last).collect();
+        let hidden = self.forward(tokens, Some(cache), |_| ())?.reshape((batch * time, self.config.width))?;
+        Ok(hidden.index_select(&Tensor::new(last, hidden.device())?, 0)?)
+    }
+
+    fn continued(&self, fused: &Fused, tokens: &TokenBatch, mut rows: CacheRows, last_only: bool) -> Result<Tensor> {
+        self.check(tokens.ids())?;
+        let continued = rows.continued(tokens)?;
+        let states = fused.continued(tokens, rows.kernels()?, &continued, last_only)?;
+        rows.advance(tokens);
+        Ok(states)
+    }
+
+    /// Fails on a token outside the vocabulary.
+    fn check(&self, ids: &[u32]) -> Result<()> {
+        match ids.iter().find(|&&id| id as usize >= self.config.vocab) {
+            Some(id) => Err(Error::invalid(format!("token {id} (expected less than vocab_size {})", self.config.vocab))),
+            None => Ok(()),
+        }
     }
 
     /// All states: the embeddings, the output of every block but the last, and the final norm's, each
@@ -117,9 +198,7 @@ impl Decoder {
         mut before_block: impl FnMut(&Tensor),
     ) -> Result<Tensor> {
         let (batch, time) = tokens.dims();
-        if let Some(id) = tokens.ids().iter().find(|&&id| id as usize >= self.config.vocab) {
-            return Err(Error::invalid(format!("token {id} (expected less than vocab_size {})", self.config.vocab)));
-        }
+        self.check(tokens.ids())?;
         let mut x = self.embedding.forward(tokens.ids())?.reshape((batch, time, self.config.width))?;
         let about = match &cache {
             Some(rows) => rows.tokens(&self.config.rope, tokens, x.dtype())?,
@@ -127,7 +206,7 @@ impl Decoder {
         };
         for (layer, block) in self.blocks.iter().enumerate() {
             before_block(&x);
-            let kept = cache.as_ref().map(|rows| rows.layer(layer));
+            let kept = cache.as_ref().map(|rows| rows.layer(layer)).transpose()?;
             x = match &self.recomputed {
                 Some(recomputed) if kept.is_none() && (self.trained[layer] || x.track_op()) => {
                     let (block, about) = (block.clone(), about.clone());
@@ -150,7 +229,40 @@ impl Decoder {
     /// Logits of `hidden` `[.., width]`, in f32 at least: `[.., vocab]`. For scoring use [`Decoder::token_logprobs`], which never
     /// holds them. Fails for a trunk without a head.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.head()?.forward_wide(hidden)
+        let head = self.head()?;
+        match &self.fused {
+            Some(fused) if !hidden.track_op() && !head.weight()?.track_op() => fused.logits(hidden),
+            _ => head.forward_wide(hidden),
+        }
+    }
+
+    /// Log-probability of every token of some responses given their prompts, and entropy of the distributions they came
+    /// from, both `[tokens]`, row after row, in nats, as `scoring` says. `rows`: (prompt, response), neither empty. Neighbours
+    /// with the same prompt share its reading.
+    pub fn scores(&self, rows: &[(&[u32], &[u32])], scoring: impl Into<Scoring>) -> Result<(Tensor, Tensor)> {
+        if let Some((prompt, _)) = rows.iter().find(|(prompt, ids)| prompt.is_empty() || ids.is_empty()) {
+            let what = if prompt.is_empty() { "prompt" } else { "response" };
+            return Err(Error::invalid(format!("an empty {what} has no log-probability")));
+        }
+        match &self.fused {
+            Some(fused) if !rows.is_empty() => {
+                self.head()?;
+                rows.iter().try_for_each(|(prompt, ids)| self.check(prompt).and_then(|()| self.check(ids)))?;
+                let both = fused.scores(rows, scoring.into(), self.recomputed.is_some())?;
+                Ok((both.get(0)?, both.get(1)?))
+            }
+            _ => {
+                let whole: Vec<Vec<u32>> = rows.iter().map(|(prompt, ids)| [*prompt, *ids].concat()).collect();
+                let tokens = TokenBatch::right_padded(&whole, 0)?;
+                let (_, time) = tokens.dims();
+                let at = |(row, (prompt, ids)): (usize, &(&[u32], &[u32]))| {
+                    let first = row * time + prompt.len();
+                    first..first + ids.len()
+                };
+                let at: Vec<usize> = rows.iter().enumerate().flat_map(at).collect();
+                self.token_logprobs(&self.hidden(&tokens, None)?, &tokens, &at, scoring)
+            }
+        }
     }
 
     /// Log-probability of the tokens at `at` given what precedes them, and entropy of the distributions they came from,

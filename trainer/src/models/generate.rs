@@ -174,7 +174,7 @@ impl Work<'_> {
     fn step(&mut self, running: &[(usize, usize, u32)]) -> Result<Tensor> {
         let rows: Vec<usize> = running.iter().map(|r| r.1).collect();
         let tokens = TokenBatch::step(running.iter().map(|r| r.2).collect())?;
-        Ok(self.decoder.hidden(&tokens, Some(self.cache.at(&rows)))?.squeeze(1)?)
+        self.decoder.last_states(&tokens, self.cache.at(&rows))
     }
 
     /// Makes the rows of `starts` begin with their prompts: the states after these, `[starts, width]`.
@@ -214,12 +214,12 @@ impl Work<'_> {
             };
             let pieces: Vec<Vec<u32>> = prompts.iter().map(|&(p, _)| piece(p)).collect();
             let tokens = TokenBatch::right_padded(&pieces, 0)?;
-            let hidden = self.decoder.hidden(&tokens, Some(self.cache.at(&rows)))?; // [prompts, time, width]
+            let states = self.decoder.last_states(&tokens, self.cache.at(&rows))?; // [prompts, width]
             for (i, &(p, _)) in prompts.iter().enumerate() {
                 let end = self.prompts[p].len() - 1;
                 if (first..first + PASS).contains(&end) {
                     // Its own storage: a view would keep the states of the whole pass alive.
-                    self.ends.insert(p, hidden.get(i)?.get(end - first)?.force_contiguous()?);
+                    self.ends.insert(p, states.get(i)?.force_contiguous()?);
                 }
             }
         }

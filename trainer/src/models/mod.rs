@@ -16,6 +16,7 @@ pub mod config;
 mod config_json;
 pub mod convert;
 pub mod decoder;
+mod fused;
 pub mod generate;
 pub mod generation_config;
 pub mod hf;

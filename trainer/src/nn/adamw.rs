@@ -123,6 +123,7 @@ impl AdamW {
                 }
             }
         }
+        store.touch();
         Ok(())
     }
 

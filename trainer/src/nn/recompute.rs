@@ -35,6 +35,13 @@ impl Recomputed {
         Ok(gradients.extend(found)?)
     }
 
+    /// Adds the gradient of one parameter to those that [`Recomputed::collect`] will give.
+    pub(crate) fn insert(&self, parameter: &Tensor, gradient: Tensor) -> candle_core::Result<()> {
+        let mut gradients = GradStore::default();
+        gradients.insert(parameter, gradient);
+        self.add(gradients)
+    }
+
     fn add(&self, gradients: GradStore) -> candle_core::Result<()> {
         let mut sum = self.0.lock().expect("no thread panics while it holds the gradients");
         for id in gradients.get_ids() {

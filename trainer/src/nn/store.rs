@@ -5,9 +5,12 @@
 //! that candle neither computes nor keeps a gradient for it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
+use rebel_kernels::decoder::weights::Packed;
 
 use super::lora::{self, Adapter, DOWN, UP};
 use crate::{Error, Result};
@@ -19,6 +22,58 @@ pub type Gradients = BTreeMap<String, Tensor>;
 struct Parameter {
     var: Var,
     trainable: bool,
+    /// Whether it is trainable in the store that this one shares it with.
+    moves: bool,
+    /// Whether it is a copy of what that store holds.
+    copied: bool,
+}
+
+/// A parameter for kernels that read it as numbers, not as a tensor.
+#[derive(Debug, Clone)]
+pub(crate) struct Handle {
+    /// As [`Store::get`] gives it.
+    pub tensor: Tensor,
+    /// Whether steps of an optimizer change it.
+    pub moves: bool,
+    /// What it is called among the stores that share it; none for a copy.
+    name: Option<String>,
+}
+
+/// How often the parameters of a store, and of those that share some, have changed; and what was made of those that do not.
+#[derive(Debug, Default)]
+pub(crate) struct Moved {
+    steps: AtomicU64,
+    sets: AtomicU64,
+    shelf: Mutex<BTreeMap<String, Weak<Packed>>>,
+}
+
+impl Moved {
+    /// Steps of optimizers, and other changes.
+    pub fn counts(&self) -> [u64; 2] {
+        [&self.steps, &self.sets].map(|count| count.load(Ordering::SeqCst))
+    }
+
+    /// The panels of a frozen parameter, if another model has made them; `trains`: they serve a backward pass.
+    pub fn ready(&self, handle: &Handle, trains: bool) -> Option<Arc<Packed>> {
+        let packed = self.shelf().get(handle.name.as_ref()?)?.upgrade()?;
+        (packed.trains() || !trains).then_some(packed)
+    }
+
+    /// Remembers the panels of a frozen parameter for as long as anyone has them.
+    pub fn keep(&self, handle: &Handle, packed: &Arc<Packed>) {
+        if let Some(name) = &handle.name {
+            self.shelf().insert(name.clone(), Arc::downgrade(packed));
+        }
+    }
+
+    fn set(&self) {
+        self.shelf().clear();
+        self.sets.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, BTreeMap<String, Weak<Packed>>> {
+        self.shelf.lock().expect("no thread panics while it holds the shelf")
+    }
 }
 
 impl Parameter {
@@ -42,6 +97,7 @@ pub struct Store {
     /// Scaling of the adapter of each adapted module.
     scalings: BTreeMap<String, f64>,
     gradients: Gradients,
+    moved: Arc<Moved>,
     dtype: DType,
     device: Device,
 }
@@ -49,8 +105,8 @@ pub struct Store {
 impl Store {
     /// An empty store. `dtype` is the type of every parameter: f32 for language models, f64 for exact worlds.
     pub fn new(dtype: DType, device: &Device) -> Self {
-        let (parameters, scalings, gradients) = Default::default();
-        Self { parameters, scalings, gradients, dtype, device: device.clone() }
+        let (parameters, scalings, gradients, moved) = Default::default();
+        Self { parameters, scalings, gradients, moved, dtype, device: device.clone() }
     }
 
     /// A store holding `tensors`, each converted to `dtype` and trainable.
@@ -72,7 +128,7 @@ impl Store {
         let values = tensor.detach().to_dtype(self.dtype)?.to_device(&self.device)?;
         // A variable is written in place, so it must own its storage.
         let var = Var::from_tensor(&values.copy()?)?;
-        self.parameters.insert(name, Parameter { var, trainable: true });
+        self.parameters.insert(name, Parameter { var, trainable: true, moves: true, copied: false });
         Ok(())
     }
 
@@ -118,6 +174,36 @@ impl Store {
         self.parameters.get(name).ok_or_else(|| Error::invalid(format!("{name}: no such parameter")))
     }
 
+    /// The parameter that [`Store::get`] would give, as a handle. Fails as that does.
+    pub(crate) fn handle(&self, name: &str, shape: &[usize]) -> Result<Handle> {
+        let tensor = self.get(name, shape)?;
+        let saved = lora::saved(name);
+        let name = if self.parameters.contains_key(&saved) { saved } else { name.into() };
+        let Parameter { moves, copied, .. } = self.parameters[&name];
+        Ok(Handle { tensor, moves, name: (!moves && !copied).then_some(name) })
+    }
+
+    /// The factors (down, up) and the scaling of the adapter of the linear map `module`, if it has one.
+    pub(crate) fn adapter_handles(&self, module: &str) -> Result<Option<(Handle, Handle, f64)>> {
+        let Some(&scaling) = self.scalings.get(module) else { return Ok(None) };
+        let factor = |part: &str| {
+            let name = format!("{module}.{part}");
+            self.handle(&name, self.parameter(&name)?.var.dims())
+        };
+        Ok(Some((factor(DOWN)?, factor(UP)?, scaling)))
+    }
+
+    /// How often parameters have changed.
+    pub(crate) fn moved(&self) -> Arc<Moved> {
+        self.moved.clone()
+    }
+
+    /// Says that trainable parameters were changed in place: whoever keeps something made of them makes it anew.
+    /// [`Store::set`] and [`super::AdamW::step`] say so themselves.
+    pub fn touch(&self) {
+        self.moved.steps.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// The parameter `name` for use in a layer, or the copy that replaces it: the variable itself when trainable, detached
     /// when frozen. Fails, naming it, when it is absent or its shape is not `shape`.
     pub fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
@@ -136,6 +222,7 @@ impl Store {
     pub fn freeze(&mut self, predicate: impl Fn(&str) -> bool) {
         for (name, parameter) in &mut self.parameters {
             parameter.trainable = !predicate(name);
+            parameter.moves = parameter.trainable;
         }
         let parameters = &self.parameters;
         self.gradients.retain(|name, _| parameters[name].trainable);
@@ -164,6 +251,7 @@ impl Store {
         for (name, parameter) in &mut reference.parameters {
             if self.parameters[name].trainable {
                 parameter.var = Var::from_tensor(&parameter.var.as_detached_tensor().copy()?)?;
+                (parameter.moves, parameter.copied) = (false, true);
             }
         }
         Ok(reference)
@@ -239,6 +327,7 @@ impl Store {
         for (var, tensor) in values {
             var.set(&tensor)?;
         }
+        self.moved.set();
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! How many threads compute.
 //!
-//! Three pools share the work: rayon's (our own ops), and inside candle one for matrix products and one for elementwise
+//! Four pools share the work: the kernels' (a decoder's passes), rayon's (our other ops), and inside candle one for matrix products and one for elementwise
 //! operations. candle reads its two numbers from the environment, and its elementwise pool spins without bound at a
 //! barrier, which costs a factor of two on a busy machine: it is held to one thread always.
 
@@ -20,6 +20,7 @@ pub fn set(n: usize) -> Result<()> {
         std::env::set_var("RAYON_NUM_THREADS", n.to_string());
         std::env::set_var("CANDLE_NUM_THREADS", "1");
     }
+    rebel_kernels::pool::Pool::set_global(n);
     rayon::ThreadPoolBuilder::new().num_threads(n).build_global().map_err(|e| Error::invalid(format!("threads: {e}")))
 }
 

@@ -248,19 +248,7 @@ impl Text {
 
     /// Log-probability and entropy of every counted token of `rows` (prompt, response), row after row, `[tokens]` each.
     fn token_outputs(&self, decoder: &Decoder, rows: &[(&[u32], &[u32])]) -> Result<(Tensor, Tensor, Vec<usize>)> {
-        if let Some((prompt, _)) = rows.iter().find(|(prompt, ids)| prompt.is_empty() || ids.is_empty()) {
-            let what = if prompt.is_empty() { "prompt" } else { "response" };
-            return Err(Error::invalid(format!("an empty {what} has no log-probability")));
-        }
-        let whole: Vec<Vec<u32>> = rows.iter().map(|(prompt, ids)| [*prompt, *ids].concat()).collect();
-        let tokens = TokenBatch::right_padded(&whole, PAD)?;
-        let (_, time) = tokens.dims();
-        let counted = rows.iter().enumerate();
-        let at: Vec<usize> = counted
-            .flat_map(|(row, (prompt, ids))| (0..ids.len()).map(move |i| row * time + prompt.len() + i))
-            .collect();
-        let hidden = decoder.hidden(&tokens, None)?; // [rows, time, width]
-        let (logprobs, entropy) = decoder.token_logprobs(&hidden, &tokens, &at, self.responses.sampling.of_drawn())?;
+        let (logprobs, entropy) = decoder.scores(rows, self.responses.sampling.of_drawn())?;
         Ok((logprobs, entropy, rows.iter().map(|(_, ids)| ids.len()).collect()))
     }
 

@@ -195,7 +195,20 @@ impl<T> Linear<T> {
     }
 }
 
+impl<T> Linear<T> {
+    fn into_leaves(self, all: &mut Vec<T>) {
+        all.push(self.weight);
+        all.extend(self.bias);
+        all.extend(self.adapter.into_iter().flat_map(|a| [a.down, a.up]));
+    }
+}
+
 impl<T> Norm<T> {
+    fn into_leaves(self, all: &mut Vec<T>) {
+        all.push(self.gain);
+        all.extend(self.bias);
+    }
+
     fn map<'a, U>(&'a self, f: &mut impl FnMut(&'a T) -> U) -> Norm<U> {
         Norm { gain: f(&self.gain), bias: self.bias.as_ref().map(f) }
     }
@@ -217,6 +230,23 @@ impl<T> Model<T> {
     pub fn leaves(&self) -> Vec<&T> {
         let mut all = Vec::new();
         self.map(|leaf| all.push(leaf));
+        all
+    }
+
+    /// All parameters by value, in that order.
+    pub fn into_leaves(self) -> Vec<T> {
+        let mut all = vec![self.embedding];
+        for block in self.blocks {
+            let Block { attention_norm, projections, head_norms, out, mlp_norm, gate, up, down } = block;
+            attention_norm.into_leaves(&mut all);
+            projections.into_iter().for_each(|linear| linear.into_leaves(&mut all));
+            all.extend(head_norms.into_iter().flatten());
+            out.into_leaves(&mut all);
+            mlp_norm.into_leaves(&mut all);
+            gate.into_iter().chain([up, down]).for_each(|linear| linear.into_leaves(&mut all));
+        }
+        self.final_norm.into_leaves(&mut all);
+        self.head.into_iter().for_each(|linear| linear.into_leaves(&mut all));
         all
     }
 

@@ -47,6 +47,11 @@ impl Packed {
         self.backward.as_ref().expect("packed for training").start()
     }
 
+    /// Whether a backward pass can read it.
+    pub fn trains(&self) -> bool {
+        self.backward.is_some() || !matches!(self.layout, Layout::Matrix { .. })
+    }
+
     /// Panels of outputs.
     #[inline(always)]
     pub(super) fn outs(&self) -> &[Columns] {

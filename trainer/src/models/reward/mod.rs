@@ -211,18 +211,37 @@ impl RewardModel {
     /// What the model says of each row, read at its last real token. Fails on a row without one, and where there are
     /// objectives on a row without the tokens between prompt and answer.
     pub fn assess(&self, tokens: &TokenBatch) -> Result<Assessment> {
-        let last = last_columns(tokens)?;
-        self.assess_at(&self.decoder.hidden(tokens, None)?, tokens, &last)
+        self.read(tokens, &last_columns(tokens)?, |at| self.decoder.states_at(tokens, at))
     }
 
     /// What the model says of `hidden` `[batch, time, width]`, the states of `tokens`, read at column `at[row]`.
     pub fn assess_at(&self, hidden: &Tensor, tokens: &TokenBatch, at: &[usize]) -> Result<Assessment> {
-        let states = states_at(hidden, at)?;
+        let rows = hidden.flatten_to(1)?; // [batch time, width]
+        self.read(tokens, at, |at| {
+            let at: Vec<u32> = at.iter().map(|&i| i as u32).collect();
+            Ok(rows.index_select(&Tensor::new(at, rows.device())?, 0)?)
+        })
+    }
+
+    /// What the model says of `tokens` read at column `at[row]`; `states`: those of tokens at flat indices.
+    fn read(
+        &self,
+        tokens: &TokenBatch,
+        at: &[usize],
+        states: impl Fn(&[usize]) -> Result<Tensor>,
+    ) -> Result<Assessment> {
+        let (batch, time) = tokens.dims();
+        let flat = |columns: &[usize]| columns.iter().enumerate().map(|(row, c)| row * time + c).collect::<Vec<usize>>();
         match &self.head {
-            Head::Number(_) => Ok(Assessment { rewards: self.values(&states)?, states, mixed: None }),
+            Head::Number(_) => {
+                let states = states(&flat(at))?;
+                Ok(Assessment { rewards: self.values(&states)?, states, mixed: None })
+            }
             Head::Mixture(mixture) => {
                 let gate_columns = mixture.gate_columns(tokens)?;
-                let mixed = mixture.forward(&states, states_at(hidden, &gate_columns)?, gate_columns)?;
+                let both = states(&[flat(at), flat(&gate_columns)].concat())?;
+                let (states, of_gate) = (both.narrow(0, 0, batch)?, both.narrow(0, batch, batch)?);
+                let mixed = mixture.forward(&states, of_gate, gate_columns)?;
                 Ok(Assessment { rewards: mixed.reward()?, states, mixed: Some(mixed) })
             }
         }
@@ -236,11 +255,4 @@ fn last_columns(tokens: &TokenBatch) -> Result<Vec<usize>> {
         mask.iter().rposition(|&real| real).ok_or_else(|| Error::invalid(format!("row {row} has no token to read")))
     };
     tokens.mask().chunks_exact(time).enumerate().map(last).collect()
-}
-
-/// The states `[batch, width]` of `hidden` `[batch, time, width]` at one column a row.
-fn states_at(hidden: &Tensor, at: &[usize]) -> Result<Tensor> {
-    let (batch, time, width) = hidden.dims3()?;
-    let flat: Vec<u32> = at.iter().enumerate().map(|(row, &column)| (row * time + column) as u32).collect();
-    Ok(hidden.reshape((batch * time, width))?.index_select(&Tensor::new(flat, hidden.device())?, 0)?)
 }
