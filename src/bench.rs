@@ -125,7 +125,7 @@ pub fn run(arguments: &Arguments, place: &Place) -> Result<bool> {
         Some(workload) => vec![workload],
         None => Workload::ALL.to_vec(),
     };
-    workloads.iter().try_for_each(|&workload| settings.sizes.check(workload))?;
+    workloads.iter().try_for_each(|&workload| settings.check(workload, place))?;
     let mut head = !arguments.json;
     for workload in workloads {
         let measured = match arguments.mode {

@@ -42,9 +42,8 @@ def cross_entropy(torch, language_model, ids):
 def pair_loss(torch, language_model, ids, prompt, old, reward):
     """REBEL's regression with eta = 1; rows 2i and 2i + 1 are a pair."""
     logits = language_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
-    logits = logits[:, prompt - 1 : -1] / TEMPERATURE  # [rows, response, vocab]
-    tokens = ids[:, prompt:].unsqueeze(-1)
-    new = logits.log_softmax(dim=-1).gather(-1, tokens).squeeze(-1).sum(dim=1)  # [rows]
+    logprobs = (logits[:, prompt - 1 : -1] / TEMPERATURE).log_softmax(dim=-1)  # [rows, response, vocab]
+    new = logprobs.gather(-1, ids[:, prompt:, None]).squeeze(-1).sum(dim=1)  # [rows]
     moved, wanted = (new - old).view(-1, 2), reward.view(-1, 2)
     error = (moved[:, 0] - moved[:, 1]) - (wanted[:, 0] - wanted[:, 1])
     return error.square().mean()

@@ -31,6 +31,23 @@ pub struct Settings {
     pub repeat: usize,
 }
 
+impl Settings {
+    /// Groups of a pass.
+    fn groups(&self) -> usize {
+        self.micro_batch.map_or(self.sizes.batch, |groups| groups.min(self.sizes.batch))
+    }
+
+    /// Whether `workload` can be measured in `place`; checked before anything large is made.
+    ///
+    /// # Errors
+    /// [`Error::Usage`](crate::Error::Usage) when the sizes are none, naming the flag of `rebel bench`;
+    /// [`Error::Invalid`](crate::Error::Invalid) when a step does not fit into the memory that is free.
+    pub fn check(&self, workload: Workload, place: &Place) -> Result<()> {
+        self.sizes.check()?;
+        self.sizes.check_memory(workload, self.groups(), place)
+    }
+}
+
 /// What one workload took. `None`: this system does not tell.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
@@ -79,9 +96,8 @@ fn warm_up(workload: Workload) -> usize {
 /// # Errors
 /// When the sizes are impossible or do not fit into memory, or a step fails.
 pub fn measure(workload: Workload, settings: &Settings, place: &Place, instructions: &str) -> Result<Measured> {
-    let Settings { sizes, micro_batch, repeat } = *settings;
-    sizes.check(workload)?;
-    let micro_batch = micro_batch.map_or(sizes.batch, |groups| groups.min(sizes.batch));
+    settings.check(workload, place)?;
+    let (Settings { sizes, repeat, .. }, micro_batch) = (*settings, settings.groups());
     let mut step = workload.prepare(&sizes, micro_batch, place)?;
     for _ in 0..warm_up(workload) {
         step()?;

@@ -1,9 +1,10 @@
-//! Size of the measured model and batch, and whether a step of it is possible.
+//! Size of the measured model and batch, and whether a step with them is possible.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Workload, machine};
 use crate::models::{DecoderConfig, parameters};
+use crate::nn::{DType, Place};
 use crate::{Error, Result};
 
 /// A GPT-NeoX of Pythia's proportions, and how much it reads in a step.
@@ -41,11 +42,11 @@ impl Sizes {
         self.seq / 2
     }
 
-    /// Refuses what is no model or no batch, by the flag of `rebel bench`, and what this machine has no memory for.
+    /// Refuses what is no model or no batch.
     ///
     /// # Errors
-    /// [`Error::Usage`] for the first, [`Error::Invalid`] for the second.
-    pub fn check(&self, workload: Workload) -> Result<()> {
+    /// [`Error::Usage`], naming the flag of `rebel bench`.
+    pub(super) fn check(&self) -> Result<()> {
         let ranges = [
             ("--layers", self.layers, 1, 4096),
             ("--hidden", self.hidden, 1, 1 << 16),
@@ -68,24 +69,33 @@ impl Sizes {
         self.config().check().map_err(|(_, what)| {
             Error::Usage(format!("--hidden: {} with --heads {}: {what}", self.hidden, self.heads))
         })?;
-        let gib = |bytes: f64| bytes / f64::from(1 << 30);
-        match machine::available() {
-            Some(free) if self.bytes_at_least(workload) > free as f64 => Err(Error::invalid(format!(
-                "{}: a step takes more than {:.1} GiB (expected at most the {:.1} GiB that are free)",
-                workload.name(),
-                gib(self.bytes_at_least(workload)),
-                gib(free as f64)
-            ))),
-            _ => Ok(()),
+        Ok(())
+    }
+
+    /// Refuses a `workload`, `micro_batch` groups a pass, that this machine has no memory for.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`], saying what it takes and what is free.
+    pub(super) fn check_memory(&self, workload: Workload, micro_batch: usize, place: &Place) -> Result<()> {
+        let needed = self.bytes_at_least(workload, micro_batch, place.dtype);
+        match machine::available().filter(|&free| place.device.is_cpu() && needed > free as f64) {
+            None => Ok(()),
+            Some(free) => {
+                let [needed, free] = [needed, free as f64].map(|bytes| bytes / f64::from(1 << 30));
+                Err(Error::invalid(format!(
+                    "{}: a step takes more than {needed:.1} GiB (expected at most the {free:.1} GiB that are free)",
+                    workload.name()
+                )))
+            }
         }
     }
 
     /// What no way of computing a step does without: the weights, in training their gradients and two moments, and the
-    /// input of every block (its keys in sampling); bytes of f32.
-    fn bytes_at_least(&self, workload: Workload) -> f64 {
-        let copies = if workload == Workload::Sample { 1.0 } else { 4.0 };
-        let inputs = [self.batch, self.seq, self.hidden, self.layers].map(|n| n as f64).iter().product::<f64>();
-        4.0 * (copies * self.parameters() as f64 + inputs)
+    /// input of every block (its keys in sampling).
+    fn bytes_at_least(&self, workload: Workload, micro_batch: usize, dtype: DType) -> f64 {
+        let (copies, rows) = if workload == Workload::Sample { (1.0, self.batch) } else { (4.0, micro_batch) };
+        let inputs: f64 = [rows, self.seq, self.hidden, self.layers].map(|n| n as f64).iter().product();
+        dtype.size_in_bytes() as f64 * (copies * self.parameters() as f64 + inputs)
     }
 }
 
@@ -99,7 +109,8 @@ mod tests {
     fn the_usual_model_has_the_peers_number_of_parameters() {
         let usual = Sizes { layers: 6, hidden: 256, heads: 8, vocab: 2048, seq: 128, batch: 8 };
         assert_eq!(usual.parameters(), 5_787_648);
-        usual.check(Workload::Rebel).unwrap();
+        usual.check().unwrap();
+        usual.check_memory(Workload::Rebel, 8, &Place::HOST).unwrap();
     }
 
     #[test]
@@ -113,13 +124,23 @@ mod tests {
             (Sizes { seq: 3, ..TINY }, "--seq: 3 "),
             (Sizes { batch: 0, ..TINY }, "--batch: 0 "),
         ] {
-            let error = sizes.check(Workload::Sft).unwrap_err();
+            let error = sizes.check().unwrap_err();
             assert!(matches!(&error, Error::Usage(what) if what.starts_with(part)), "{error}");
         }
-        TINY.check(Workload::Sft).unwrap();
+        TINY.check().unwrap();
+    }
+
+    #[test]
+    fn what_no_memory_holds_is_refused_before_it_is_begun() {
+        let many = Sizes { layers: 100, hidden: 1 << 14, seq: 1 << 14, batch: 1 << 16, ..TINY };
+        assert!(
+            many.bytes_at_least(Workload::Sft, 1 << 16, DType::F32)
+                > 1e3 * many.bytes_at_least(Workload::Sft, 1, DType::F32)
+        );
         let huge = Sizes { layers: 4096, hidden: 1 << 16, heads: 1 << 10, ..TINY };
+        huge.check().unwrap();
         if cfg!(target_os = "linux") {
-            let error = huge.check(Workload::Sample).unwrap_err().to_string();
+            let error = huge.check_memory(Workload::Sample, 3, &Place::HOST).unwrap_err().to_string();
             assert!(error.starts_with("sample: a step takes more than "), "{error}");
         }
     }
