@@ -89,7 +89,7 @@ def peer_of(mode, who, said):
 
 def ratios(peer, runs, key):
     pairs = [(p[key], r[key]) for p, r in zip(peer or [], runs)]
-    return [p / r for p, r in pairs if p and r]
+    return [round(p / r, 3) for p, r in pairs if p and r]
 
 
 def median(values):
@@ -114,7 +114,7 @@ def summary(said):
         if not who.startswith("torch"):
             peer = peer_of(mode, who, said)
             wall = ratios(peer, runs, "step_s")
-            row |= {"wall_ratio": median(wall), "wall_ratio_rounds": [round(ratio, 3) for ratio in wall],
+            row |= {"wall_ratio": median(wall), "wall_ratio_rounds": wall,
                     "cpu_ratio": median(ratios(peer, runs, "step_cpu_s_min")), "target": TARGETS.get((mode, who))}
         rows.append(row)
     return rows
@@ -160,8 +160,8 @@ def main():
 
     versions = {name: run[name] for name in ("torch", "transformers") for run in said.get(("sft", "torch"), [])[:1]}
     beside = ", ".join(f"{name} {version}" for name, version in versions.items()) or "no PyTorch (TORCH_PYTHON=...)"
-    print(f"{processor()}, {arguments.threads} threads; {beside}; {arguments.rounds} alternating rounds of "
-          f"{arguments.repeat} steps; load before: {busy:.2f}")
+    print(f"{processor()}, {arguments.threads} threads; {beside}; alternating rounds: {arguments.rounds}, "
+          f"steps in each: {arguments.repeat}; load before: {busy:.2f}")
     print("Medians over rounds; best, and peak: of all. wall, CPU: PyTorch's by ours, the median of the rounds' ratios; "
           "avx2 beside PyTorch held to it, rebel-unshared beside PyTorch's rebel.")
     show(rows)
