@@ -36,6 +36,7 @@ pub mod tensors;
 pub mod text_stream;
 mod token_names;
 pub mod tokenizer;
+mod tokenizer_config;
 mod tokenizer_json;
 mod tokenizer_train;
 pub mod trained;

@@ -5,8 +5,6 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
 use tokenizers::models::ModelWrapper;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, DecoderWrapper, Encoding, PostProcessor, PreTokenizerWrapper, TruncationDirection};
@@ -15,6 +13,7 @@ use super::chat::{ChatTemplate, Message};
 use super::clip;
 use super::json::{one_line, read_bytes, shown};
 use super::token_names::{NAMES, TokenNames};
+use super::tokenizer_config::{self, decoder_entry};
 use super::tokenizer_json::{parse, unpanicked};
 use crate::files::write_whole;
 use crate::{Error, Result};
@@ -68,8 +67,7 @@ impl Tokenizer {
         for name in NAMES {
             tokenizer.name(name)?;
         }
-        tokenizer.put_around()?;
-        tokenizer.set_first_space()?;
+        tokenizer.follow_config()?;
         Ok(tokenizer)
     }
 
@@ -87,29 +85,19 @@ impl Tokenizer {
         Self { inner, names, named: BTreeMap::new(), file, word_end, sources }
     }
 
-    /// Adds the tokens of the config's `added_tokens_decoder` that the tokenizer's own file lacks.
+    /// Adds the tokens that the config lists and the tokenizer's own file lacks.
     fn add_listed(&mut self) -> Result<()> {
-        let names = self.names.clone();
-        let fields = names.config_fields();
-        let Some(listed) = fields.object("added_tokens_decoder", "added_tokens_decoder.")? else { return Ok(()) };
-        let mut tokens: BTreeMap<u32, AddedToken> = BTreeMap::new();
-        for (key, entry) in listed.map {
-            let id: u32 = key.parse().map_err(|_| listed.fault(key, "not an id (expected a whole number)"))?;
-            let token: ListedToken = serde_json::from_value(entry.clone())
-                .map_err(|e| listed.fault(key, format!("not a token: {}", one_line(&e.to_string()))))?;
-            tokens.insert(id, token.into());
-        }
+        let listed = tokenizer_config::listed(&self.names)?;
         let known = self.inner.get_added_tokens_decoder();
-        let missing =
-            tokens.into_iter().filter(|(_, token)| known.values().all(|other| other.content != token.content));
-        for (id, token) in missing.collect::<Vec<_>>() {
+        let missing = |token: &AddedToken| known.values().all(|other| other.content != token.content);
+        for (id, token) in listed.into_iter().filter(|(_, token)| missing(token)) {
             let content = token.content.clone();
             self.add(token)?;
             let found = self.inner.token_to_id(&content);
             if found != Some(id) {
                 let found = found.map_or("none".to_owned(), |id| id.to_string());
                 let what = format!("{} has id {found} in the tokenizer", shown(&content.into()));
-                return Err(listed.fault(&id.to_string(), what));
+                return Err(self.names.config_fields().fault(&format!("added_tokens_decoder.{id}"), what));
             }
         }
         Ok(())
@@ -139,52 +127,18 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// The tokens around a text, where the config's `add_bos_token` and `add_eos_token` decide and not the tokenizer's
-    /// own file: in the classes that rebuild their post-processor when transformers loads them.
-    fn put_around(&mut self) -> Result<()> {
-        let fields = self.names.config_fields();
-        let class = fields.text("tokenizer_class")?.unwrap_or_default();
-        let begins = match class.strip_suffix("Fast").unwrap_or(class) {
-            "LlamaTokenizer" | "GemmaTokenizer" => true,
-            "GPTNeoXTokenizer" => false,
-            _ => return Ok(()),
-        };
-        let wanted = [
-            ("bos_token", fields.flag("add_bos_token")?.unwrap_or(begins)),
-            ("eos_token", fields.flag("add_eos_token")?.unwrap_or(false)),
-        ];
-        let mut pieces = [None, None];
-        let mut special = Map::new();
-        for (piece, (name, _)) in pieces.iter_mut().zip(wanted).filter(|(_, (_, wanted))| *wanted) {
-            let Some((text, id)) = self.named.get(name) else {
-                return Err(fields.fault(name, format!("missing (add_{name} puts it around every text)")));
-            };
-            *piece = Some(json!({"SpecialToken": {"id": text, "type_id": 0}}));
-            special.insert(text.clone(), json!({"id": text, "ids": [id], "tokens": [text]}));
+    /// Puts tokens around a text, and a space before it, where the config decides and not the tokenizer's own file.
+    fn follow_config(&mut self) -> Result<()> {
+        let id = |name: &str| self.named.get(name).map(|(text, id)| (text.as_str(), *id));
+        if let Some(template) = tokenizer_config::around(&self.names, id)? {
+            let template: TemplateProcessing =
+                serde_json::from_value(template).map_err(|e| Error::file(&self.file, one_line(&e.to_string())))?;
+            self.inner.with_post_processor(Some(template));
         }
-        let [bos, eos] = pieces;
-        let around = |id: &str| {
-            let sequence = json!({"Sequence": {"id": id, "type_id": 0}});
-            [bos.clone(), Some(sequence), eos.clone()].into_iter().flatten().collect::<Vec<Value>>()
-        };
-        let (single, pair) = (around("A"), [around("A"), around("B")].concat());
-        let template = json!({"single": single, "pair": pair, "special_tokens": special});
-        let template: TemplateProcessing =
-            serde_json::from_value(template).map_err(|e| Error::file(&self.file, one_line(&e.to_string())))?;
-        self.inner.with_post_processor(Some(template));
-        Ok(())
-    }
-
-    /// Whether a text is split as if a space stood before it, where the config's `add_prefix_space` decides and not the
-    /// tokenizer's own file: in the classes that set it when transformers loads them.
-    fn set_first_space(&mut self) -> Result<()> {
-        let fields = self.names.config_fields();
-        let class = fields.text("tokenizer_class")?.unwrap_or_default();
-        if !["GPT2Tokenizer", "GPTNeoXTokenizer"].contains(&class.strip_suffix("Fast").unwrap_or(class)) {
-            return Ok(());
-        }
-        let wanted = fields.flag("add_prefix_space")?.unwrap_or(false);
-        if let Some(PreTokenizerWrapper::ByteLevel(split)) = self.inner.get_pre_tokenizer() {
+        let first_space = tokenizer_config::first_space(&self.names)?;
+        if let (Some(wanted), Some(PreTokenizerWrapper::ByteLevel(split))) =
+            (first_space, self.inner.get_pre_tokenizer())
+        {
             let split = split.add_prefix_space(wanted);
             self.inner.with_pre_tokenizer(Some(split));
         }
@@ -373,37 +327,4 @@ impl Tokenizer {
         }
         Ok(())
     }
-}
-
-/// An entry of `added_tokens_decoder`; only `content` must be there.
-#[derive(Deserialize)]
-struct ListedToken {
-    content: String,
-    #[serde(default)]
-    single_word: bool,
-    #[serde(default)]
-    lstrip: bool,
-    #[serde(default)]
-    rstrip: bool,
-    normalized: Option<bool>,
-    #[serde(default)]
-    special: bool,
-}
-
-impl From<ListedToken> for AddedToken {
-    fn from(token: ListedToken) -> Self {
-        let normalized = token.normalized.unwrap_or(!token.special);
-        Self::from(token.content, token.special)
-            .single_word(token.single_word)
-            .lstrip(token.lstrip)
-            .rstrip(token.rstrip)
-            .normalized(normalized)
-    }
-}
-
-/// An entry of `added_tokens_decoder` in `tokenizer_config.json`.
-pub(super) fn decoder_entry(content: &str) -> Value {
-    json!({
-        "content": content, "lstrip": false, "normalized": false, "rstrip": false, "single_word": false, "special": true
-    })
 }

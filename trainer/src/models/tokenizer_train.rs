@@ -9,7 +9,8 @@ use tokenizers::{NormalizedString, Normalizer, OffsetReferential, OffsetType, Pr
 
 use super::bpe;
 use super::token_names::{NAMES, TokenNames};
-use super::tokenizer::{END_OF_TEXT, PAD, Tokenizer, decoder_entry};
+use super::tokenizer::{END_OF_TEXT, PAD, Tokenizer};
+use super::tokenizer_config::decoder_entry;
 use super::tokenizer_json::parse;
 use crate::{Error, Result};
 

@@ -14,6 +14,7 @@ use rebel_trainer::rewards::LearnedReward;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::odd::odd_values;
 use crate::shared::{families, store};
 
 const WEIGHTS: &str = "model.safetensors";
@@ -257,19 +258,7 @@ fn eurus_reads_its_own_marks_and_no_end() {
 /// Every field of every kind's config in turn, and bytes of the files at random.
 #[test]
 fn no_mutation_of_a_folder_panics_or_goes_unnamed() {
-    let odd = [
-        json!(null),
-        json!(-1),
-        json!(0),
-        json!(2),
-        json!(1.5),
-        json!(u64::MAX),
-        json!(1u64 << 40),
-        json!("x\ny"),
-        json!([]),
-        json!({"0": 1}),
-        json!([["a"]]),
-    ];
+    let odd = [odd_values(), vec![json!({"0": 1})]].concat();
     let mut tried = 0;
     let whole = ["tldr_scalar", "fsfairx_seqcls", "starling", "armorm"].map(copy);
     for at in whole.iter().chain([&eurus()]) {

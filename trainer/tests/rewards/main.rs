@@ -2,6 +2,8 @@
 //! nothing, folders survive a round trip, and a reward is what its definition says.
 
 mod folders;
+#[path = "../shared/odd.rs"]
+mod odd;
 #[path = "../shared/mod.rs"]
 mod shared;
 

@@ -1,4 +1,4 @@
-//! The pickle machine: a stack, marks on it, a memo, and answers to the few calls a dictionary of tensors is made of.
+//! The pickle machine: a stack, marks on it, a memo, and the operations that a dictionary of tensors is written in.
 //!
 //! Dictionaries and lists live in one table each and are named by their number, so that no depth of nesting makes a deep
 //! structure, and everything a pickle can ask for is bounded by its own length.
@@ -9,23 +9,15 @@ use std::rc::Rc;
 use candle_core::DType;
 
 use super::place::Place;
+use super::torch::{self, Storage};
 use crate::models::json::one_line;
 
 /// Deepest nesting of tuples.
 const DEPTH_LIMIT: usize = 16;
 /// Most items on the stack; Python writes dictionaries in batches of a thousand.
 const STACK_LIMIT: usize = 1 << 16;
-/// Most dimensions of a tensor.
-const RANK_LIMIT: usize = 8;
 /// What trainers call the model's dictionary among others of a checkpoint, the likeliest first.
 const WRAPPERS: [&str; 4] = ["state_dict", "model_state_dict", "model", "module"];
-
-/// A storage's key, and the type its elements have unless the tensor says another.
-#[derive(Debug, Clone)]
-pub(super) struct Storage {
-    key: Rc<str>,
-    dtype: DType,
-}
 
 /// A value on the stack.
 #[derive(Debug, Clone)]
@@ -281,7 +273,7 @@ impl<'a> Machine<'a> {
             }
             b'Q' => {
                 let id = self.pop()?;
-                let storage = storage(&id)?;
+                let storage = torch::storage(&id)?;
                 self.storages.insert(storage.key.clone(), storage.dtype);
                 self.stack.push(Item::Storage(storage.into()));
             }
@@ -363,74 +355,13 @@ impl<'a> Machine<'a> {
     fn call(&mut self, name: &str, arguments: &[Item]) -> Step<Item> {
         match (name, arguments) {
             ("collections.OrderedDict", []) => Ok(self.push_dict()),
-            ("torch.Size", [size @ Item::Tuple(..)]) => Ok(size.clone()),
-            (
-                "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2",
-                [Item::Storage(storage), Item::Int(offset), shape, strides, ..],
-            ) => tensor(storage, storage.dtype, *offset, shape, strides),
-            (
-                "torch._utils._rebuild_tensor_v3",
-                [Item::Storage(storage), Item::Int(offset), shape, strides, _, _, Item::Callable(of), ..],
-            ) => tensor(storage, dtype(of)?, *offset, shape, strides),
-            (
-                "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state",
-                [Item::Tensor(place), ..],
-            ) => Ok(Item::Tensor(place.clone())),
             // A parameter of a class of its own: (how it is rebuilt, class, arguments, state).
             ("torch._tensor._rebuild_from_type_v2", [Item::Callable(inner), _, Item::Tuple(arguments, _), ..])
                 if **inner != *name =>
             {
                 self.call(inner, arguments)
             }
-            (other, _) => Err(format!("a call of {} is refused (expected the calls of a state dict)", one_line(other))),
+            _ => torch::call(name, arguments),
         }
     }
-}
-
-/// A tensor in `storage`.
-fn tensor(storage: &Storage, dtype: DType, offset: i64, shape: &Item, strides: &Item) -> Step<Item> {
-    let sizes = |item: &Item| -> Option<Vec<usize>> {
-        let Item::Tuple(items, _) = item else { return None };
-        items.iter().map(|i| if let Item::Int(n) = i { usize::try_from(*n).ok() } else { None }).collect()
-    };
-    let offset = usize::try_from(offset).map_err(|_| "a negative offset")?;
-    let (shape, strides) = (sizes(shape).ok_or("a shape of no sizes")?, sizes(strides).ok_or("strides of no sizes")?);
-    if shape.len() != strides.len() || shape.len() > RANK_LIMIT {
-        return Err(format!(
-            "{} sizes with {} strides (expected as many, at most {RANK_LIMIT})",
-            shape.len(),
-            strides.len()
-        ));
-    }
-    Ok(Item::Tensor(Rc::new(Place { storage: storage.key.to_string(), dtype, offset, shape, strides })))
-}
-
-/// The storage a persistent id names: ("storage", type, key, location, number of elements), in older files with a view
-/// of another storage behind them.
-fn storage(id: &Item) -> Step<Storage> {
-    let Item::Tuple(parts, _) = id else { return Err("a persistent id that is no storage".into()) };
-    match &**parts {
-        [Item::Text(kind), Item::Callable(of), Item::Text(key), _, _, rest @ ..] if &**kind == "storage" => {
-            match rest {
-                [] | [Item::Opaque] => Ok(Storage { key: key.clone(), dtype: dtype(of)? }),
-                _ => Err("a storage that is a view of another is not supported".into()),
-            }
-        }
-        _ => Err("a persistent id that is no storage".into()),
-    }
-}
-
-/// The type of a storage's class, or of torch's name for it.
-fn dtype(name: &str) -> Step<DType> {
-    Ok(match name.trim_start_matches("torch.") {
-        "FloatStorage" | "float32" => DType::F32,
-        "HalfStorage" | "float16" => DType::F16,
-        "BFloat16Storage" | "bfloat16" => DType::BF16,
-        "DoubleStorage" | "float64" => DType::F64,
-        "LongStorage" | "int64" => DType::I64,
-        "IntStorage" | "int32" => DType::I32,
-        // Booleans are bytes that only legacy buffers hold; an untyped storage's tensors say their type themselves.
-        "BoolStorage" | "ByteStorage" | "bool" | "uint8" | "storage.UntypedStorage" => DType::U8,
-        _ => return Err(format!("{} is not supported", one_line(name))),
-    })
 }

@@ -1,13 +1,14 @@
 //! `pytorch_model.bin` read as data: what `torch.save` writes, its pickle interpreted by a short list of operations.
 //!
 //! Two containers: a zip archive with a member for each storage ([`archive`]), and before PyTorch 1.6 a row of pickles
-//! with the storages behind them ([`legacy`]). Nothing is executed: the only names the pickle may call are those that
-//! build a dictionary of tensors, and they are answered by [`machine`]. Everything else is refused by name.
+//! with the storages behind them ([`legacy`]). Nothing is executed: [`machine`] carries out the operations that a dictionary
+//! of tensors is written in, [`torch`] answers the few calls that rebuild one, and everything else is refused by name.
 
 mod archive;
 mod legacy;
 mod machine;
 mod place;
+mod torch;
 
 use std::collections::BTreeMap;
 use std::fs::File;

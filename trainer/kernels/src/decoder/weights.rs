@@ -1,0 +1,224 @@
+//! A decoder's parameters as panels: what products read, made from row-major weights.
+
+use std::sync::{Arc, Mutex};
+
+use super::Machine;
+use super::shape::{Layout, Linear, Model, Shape};
+use crate::buffer::Buffer;
+use crate::panel::{BLOCK, Columns, PANEL};
+use crate::rows::PackBlock;
+
+/// A parameter in panels.
+#[derive(Debug)]
+pub struct Packed {
+    layout: Layout,
+    /// Of a matrix: right operand of `x W^T`, `[outs][ins][32][32]`. Of a vector: `[panels * 32]`. Of a table:
+    /// `[lines][panels * 32]`.
+    forward: Buffer,
+    /// Of a matrix whose input has a gradient: right operand of `dy W`, `[ins][outs][32][32]`.
+    backward: Option<Buffer>,
+}
+
+impl Packed {
+    fn new(layout: Layout, trains: bool) -> Self {
+        let (forward, backward) = match &layout {
+            Layout::Matrix { outs, ins, .. } => {
+                let len = outs.len() * ins.len() * BLOCK;
+                (len, trains.then(|| Buffer::zeros(len)))
+            }
+            Layout::Vector(columns) => (columns.len() * PANEL, None),
+            Layout::Table { lines, columns } => (lines * columns.next_multiple_of(PANEL), None),
+        };
+        Self { layout, forward: Buffer::zeros(forward), backward }
+    }
+
+    /// Where the panels begin.
+    #[inline(always)]
+    pub(super) fn forward(&self) -> *const f32 {
+        self.forward.start()
+    }
+
+    /// Where the panels of the backward product begin.
+    ///
+    /// # Panics
+    /// When the model was packed for the forward pass alone.
+    #[inline(always)]
+    pub(super) fn backward(&self) -> *const f32 {
+        self.backward.as_ref().expect("packed for training").start()
+    }
+
+    /// Panels of outputs.
+    #[inline(always)]
+    pub(super) fn outs(&self) -> &[Columns] {
+        match &self.layout {
+            Layout::Matrix { outs, .. } => outs,
+            Layout::Vector(columns) => columns,
+            Layout::Table { .. } => &[],
+        }
+    }
+
+    /// Panels of inputs.
+    #[inline(always)]
+    pub(super) fn ins(&self) -> &[Columns] {
+        match &self.layout {
+            Layout::Matrix { ins, .. } => ins,
+            _ => &[],
+        }
+    }
+
+    pub(super) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+}
+
+/// One block of work of packing.
+struct Piece<'a> {
+    packed: &'a Packed,
+    source: &'a [f32],
+    part: usize,
+}
+
+impl Piece<'_> {
+    fn parts(layout: &Layout) -> usize {
+        match layout {
+            Layout::Matrix { outs, .. } => outs.len(),
+            Layout::Vector(_) => 1,
+            Layout::Table { lines, .. } => lines.div_ceil(64),
+        }
+    }
+
+    /// # Safety
+    /// Nobody else reads or writes this part of the panels.
+    unsafe fn pack(&self, machine: &Machine) {
+        let target = self.packed.forward.start();
+        match &self.packed.layout {
+            Layout::Matrix { outs, ins, inputs, factor } => {
+                let out = outs[self.part];
+                for (i, within) in ins.iter().enumerate() {
+                    let back = |b: &Buffer| b.start().wrapping_add((i * outs.len() + self.part) * BLOCK);
+                    (machine.kernels.pack_block)(&PackBlock {
+                        source: self.source[out.first * inputs + within.first..].as_ptr(),
+                        leading: *inputs,
+                        lines: out.count,
+                        columns: within.count,
+                        factor: *factor,
+                        same: self.packed.backward.as_ref().map_or(std::ptr::null_mut(), back),
+                        transposed: target.add((self.part * ins.len() + i) * BLOCK),
+                    });
+                }
+            }
+            Layout::Vector(columns) => {
+                for (panel, c) in columns.iter().enumerate() {
+                    let source = self.source[c.first..c.first + c.count].as_ptr();
+                    std::ptr::copy_nonoverlapping(source, target.add(panel * PANEL), c.count);
+                }
+            }
+            Layout::Table { lines, columns } => {
+                let stride = columns.next_multiple_of(PANEL);
+                for line in self.part * 64..(self.part * 64 + 64).min(*lines) {
+                    let source = self.source[line * columns..][..*columns].as_ptr();
+                    std::ptr::copy_nonoverlapping(source, target.add(line * stride), *columns);
+                }
+            }
+        }
+    }
+}
+
+/// All parameters of a decoder in panels, with the angles of its positions.
+#[derive(Debug)]
+pub struct Weights {
+    pub(super) shape: Shape,
+    pub(super) model: Model<Arc<Packed>>,
+    /// The head: the model's own, or the embedding once more.
+    pub(super) head: Option<Linear<Arc<Packed>>>,
+    pub(super) tied: bool,
+    /// `[positions][2 * pairs]`: cosines, then sines, of as many positions as were asked for yet.
+    turns: Mutex<Arc<Vec<f32>>>,
+}
+
+impl Weights {
+    /// The panels of `source`, of which those that `ready` holds are taken as they are (frozen ones that another model has
+    /// packed). `tied`: the head is the embedding. `trains`: a backward pass will be asked for.
+    ///
+    /// # Panics
+    /// When a parameter's length is not what the shape says.
+    pub fn new(
+        machine: &Machine,
+        shape: Shape,
+        source: &Model<&[f32]>,
+        ready: &Model<Option<Arc<Packed>>>,
+        tied: bool,
+        trains: bool,
+    ) -> Self {
+        let layouts = shape.layouts(source);
+        for (layout, slice) in layouts.leaves().into_iter().zip(source.leaves()) {
+            assert_eq!(layout.len(), slice.len(), "a parameter's length");
+        }
+        let model = layouts.zip(ready).map(|(layout, ready)| match ready {
+            Some(packed) => packed.clone(),
+            None => Arc::new(Packed::new((*layout).clone(), trains)),
+        });
+        let head = match tied {
+            true => {
+                let (outs, ins) = (crate::panel::panels(0, shape.vocab), crate::panel::panels(0, shape.width));
+                let (outs, ins) = (outs.collect(), ins.collect());
+                let layout = Layout::Matrix { outs, ins, inputs: shape.width, factor: 1.0 };
+                Some(Linear { weight: Arc::new(Packed::new(layout, trains)), bias: None, adapter: None })
+            }
+            false => model.head.clone(),
+        };
+        let weights = Self { shape, model, head, tied, turns: Mutex::default() };
+        weights.write(machine, source, &ready.map(Option::is_none));
+        weights
+    }
+
+    /// Packs again those parameters that `stale` names.
+    pub fn renew(&mut self, machine: &Machine, source: &Model<&[f32]>, stale: &Model<bool>) {
+        self.write(machine, source, stale);
+    }
+
+    /// The packed parameters, for other models that hold the same.
+    pub fn packed(&self) -> &Model<Arc<Packed>> {
+        &self.model
+    }
+
+    /// What a decoder is made of.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Cosines and sines of the angles at positions below `positions`, `[positions][2 * pairs]`.
+    pub(super) fn turns(&self, positions: usize) -> Arc<Vec<f32>> {
+        let mut turns = self.turns.lock().expect("no thread panics while it holds the angles");
+        let frequencies = &self.shape.frequencies;
+        let have = turns.len() / (2 * frequencies.len()).max(1);
+        if have < positions && !frequencies.is_empty() {
+            let all = Arc::make_mut(&mut turns);
+            for position in have..positions.next_power_of_two() {
+                let angle = |&f: &f32| f64::from(position as f32 * f);
+                all.extend(frequencies.iter().map(|f| angle(f).cos() as f32));
+                all.extend(frequencies.iter().map(|f| angle(f).sin() as f32));
+            }
+        }
+        turns.clone()
+    }
+
+    fn write(&self, machine: &Machine, source: &Model<&[f32]>, stale: &Model<bool>) {
+        let mut pieces: Vec<Piece> = Vec::new();
+        let mut add = |packed, source| {
+            let layout: &Layout = Packed::layout(packed);
+            pieces.extend((0..Piece::parts(layout)).map(|part| Piece { packed, source, part }));
+        };
+        for ((packed, source), stale) in self.model.leaves().into_iter().zip(source.leaves()).zip(stale.leaves()) {
+            if *stale {
+                add(packed.as_ref(), source);
+            }
+        }
+        if let (true, Some(head), true) = (self.tied, &self.head, stale.embedding) {
+            add(head.weight.as_ref(), source.embedding);
+        }
+        // SAFETY: every part of every parameter is one task's. What is stale is written only under `&mut self`, or before
+        // anyone else sees it.
+        machine.pool.tasks(pieces.len(), |_, i| unsafe { pieces[i].pack(machine) });
+    }
+}
