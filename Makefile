@@ -18,6 +18,7 @@ help:
 	@echo "make notebooks         install Jupyter and the Rust kernel into .venv, and open the course in a browser"
 	@echo "make notebook-outputs  run the notebooks and put their outputs into the files"
 	@echo "make bench             the theory's workloads beside NumPy's, alternating on one thread (ROUNDS=7)"
+	@echo "make bench BENCH=lm    a language model's training and sampling (TORCH_PYTHON= names a Python with torch to put beside)"
 	@echo "make bench BENCH=memory  bytes that training takes, by what of a model is trained"
 	@echo "make check-python      what we save, loaded in transformers and peft (PYTHON= names a Python that has them)"
 	@echo "make check-cuda        build the program with CUDA, on any machine (docs/cuda.md; minutes the first time)"
@@ -44,16 +45,27 @@ notebooks: system .venv/lab.done kernel
 notebook-outputs: kernel
 	@.venv/bin/python notebooks/check_notebook.py --write notebooks/*.ipynb
 
-# BENCH names the workloads: theory or memory. WRITE=1 also rewrites the committed numbers.
+# BENCH names the workloads: theory, lm or memory. WRITE=1 also rewrites the committed numbers. For lm THREADS is both
+# sides', and CHECK=1 fails where a target is missed.
 BENCH = theory
-ROUNDS = 7
+ROUNDS = $(if $(filter lm,$(BENCH)),5,7)
+THREADS = 2
+TORCH_PYTHON =
 PEER = $(if $(wildcard $(BENCH)/benches/requirements.txt),.venv/bench-$(BENCH).done)
+BENCH_WRITE = $(if $(WRITE),--write figures/data/bench_$(BENCH).json)
 bench: system $(PEER)
 	@echo "== build"
+ifeq ($(BENCH),lm)
+	@cargo build $(CARGO_FLAGS)
+	@echo "== lm$(if $(TORCH_PYTHON),, alone: TORCH_PYTHON=... puts PyTorch beside it)"
+	@python3 scripts/bench_lm.py --rebel $(BIN)/rebel --threads $(THREADS) --rounds $(ROUNDS) \
+	  $(if $(TORCH_PYTHON),--torch-python $(TORCH_PYTHON)) $(if $(CHECK),--check) $(BENCH_WRITE)
+else
 	@cargo bench $(subst --release,,$(CARGO_FLAGS)) --bench $(BENCH) --no-run
 	@echo "== $(BENCH)$(if $(PEER), beside its peer)"
 	@$(if $(PEER),.venv/bin/python,python3) scripts/bench.py $(BENCH) --cargo-flags="$(CARGO_FLAGS)" --rounds $(ROUNDS) \
-	  $(if $(WRITE),--write figures/data/bench_$(BENCH).json)
+	  $(BENCH_WRITE)
+endif
 
 # PYTHON is one with torch, transformers, peft and pyyaml; VECTORS a folder of models as in tests/vectors/hf.
 PYTHON = python3

@@ -10,6 +10,7 @@ macro_rules! say_part {
     ($($text:tt)*) => { $crate::say_text(format_args!($($text)*)) };
 }
 
+mod bench;
 mod convert;
 mod experiment;
 mod figures;
@@ -47,6 +48,7 @@ Examples:
   rebel score --model runs/tldr-tiny/checkpoints/reward samples.jsonl
   rebel figures --run runs/tldr-tiny
   rebel convert EleutherAI/pythia-160m models/pythia --dtype bf16
+  rebel bench --layers 12 --hidden 768 --heads 12 --vocab 50304 --threads 4
 
 Exit codes:
   0  done, and what was asked holds
@@ -91,6 +93,8 @@ enum Command {
     Convert(convert::Arguments),
     /// Recompute test vectors, from their inputs alone
     Vectors(vectors::Arguments),
+    /// Time a step of training and of sampling on this machine
+    Bench(bench::Arguments),
 }
 
 fn say_line(text: std::fmt::Arguments<'_>) {
@@ -153,6 +157,7 @@ fn main() -> ExitCode {
         Command::Figures(a) => figures::run(&a),
         Command::Convert(a) => convert::run(&a),
         Command::Vectors(a) => vectors::run(&a, &place()?),
+        Command::Bench(a) => bench::run(&a, &place()?),
     });
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
