@@ -3,7 +3,7 @@
 use anyhow::Result;
 use rebel_trainer::Error;
 use rebel_trainer::bench::{Measured, Settings, Sizes, Workload, measure};
-use rebel_trainer::nn::Place;
+use rebel_trainer::nn::{Place, instructions};
 use std::process::Command;
 
 #[derive(clap::Args)]
@@ -49,10 +49,7 @@ pub struct Arguments {
     /// Timed steps; sample takes half as many, at least 3
     #[arg(long, default_value_t = 12, value_name = "N")]
     repeat: usize,
-    /// Compute with this instruction set: one of --list-instructions [default: the best]
-    #[arg(long, value_name = "NAME")]
-    instructions: Option<String>,
-    /// Print the instruction sets that this machine has, best first, and measure nothing
+    /// Print what --instructions can name on this machine, the best first, and measure nothing
     #[arg(long)]
     list_instructions: bool,
     /// One JSON object a workload
@@ -86,19 +83,6 @@ impl Mode {
     }
 }
 
-/// Instruction sets that can be asked for, best first.
-fn instructions() -> Vec<&'static str> {
-    vec!["native"]
-}
-
-/// Makes the kernels use the instruction set `name`.
-fn force_instructions(name: &str) -> Result<(), Error> {
-    match instructions().contains(&name) {
-        true => Ok(()),
-        false => Err(Error::Usage(format!("--instructions: {name} (expected {})", instructions().join(" or ")))),
-    }
-}
-
 impl Arguments {
     fn settings(&self) -> Result<Settings, Error> {
         let Self { layers, hidden, heads, vocab, seq, batch, micro_batch, repeat, .. } = *self;
@@ -114,13 +98,10 @@ impl Arguments {
 /// Runs it; `true` when done.
 pub fn run(arguments: &Arguments, place: &Place) -> Result<bool> {
     if arguments.list_instructions {
-        instructions().iter().for_each(|name| say!("{name}"));
+        instructions::available().iter().for_each(|name| say!("{name}"));
         return Ok(true);
     }
     let settings = arguments.settings()?;
-    let used = arguments.instructions.as_deref();
-    used.map_or(Ok(()), force_instructions)?;
-    let used = used.unwrap_or(instructions()[0]);
     let workloads = match arguments.mode.workload() {
         Some(workload) => vec![workload],
         None => Workload::ALL.to_vec(),
@@ -130,7 +111,7 @@ pub fn run(arguments: &Arguments, place: &Place) -> Result<bool> {
     for workload in workloads {
         let measured = match arguments.mode {
             Mode::All => in_own_process(workload)?,
-            _ => measure(workload, &settings, place, used)?,
+            _ => measure(workload, &settings, place)?,
         };
         if std::mem::take(&mut head) {
             say_head(&measured);

@@ -64,6 +64,10 @@ struct Arguments {
     /// Where models run: cpu, cuda (docs/cuda.md) or cuda:N [default: what REBEL_DEVICE says, or cpu]
     #[arg(long, global = true, value_name = "NAME")]
     device: Option<DeviceName>,
+    /// Instructions of the CPU that decoders compute with: avx512, avx2 or portable [default: the best there are]. Results do
+    /// not depend on it
+    #[arg(long, global = true, value_name = "NAME")]
+    instructions: Option<String>,
     /// Type of the weights of models that are trained, sampled or asked for scores; bf16 is for GPUs
     #[arg(long, global = true, value_name = "TYPE", default_value = "f32")]
     precision: Precision,
@@ -146,9 +150,11 @@ fn threads(text: &str) -> Result<usize, String> {
 }
 
 fn main() -> ExitCode {
-    let Arguments { command, threads, device, precision } = Arguments::parse();
+    let Arguments { command, threads, device, instructions, precision } = Arguments::parse();
     let place = || place(device, precision);
-    let outcome = rebel_trainer::nn::threads::set(threads).map_err(anyhow::Error::from).and_then(|()| match command {
+    let set = rebel_trainer::nn::threads::set(threads)
+        .and_then(|()| instructions.as_deref().map_or(Ok(()), rebel_trainer::nn::instructions::force));
+    let outcome = set.map_err(anyhow::Error::from).and_then(|()| match command {
         Command::Reproduce(a) => reproduce::run(&a, &place()?),
         Command::Verify(a) => verify::run(&a),
         Command::Train(a) => train::run(&a, &place()?),

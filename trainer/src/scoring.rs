@@ -9,13 +9,10 @@ use serde_json::{Map, Value, json};
 
 use crate::data::exchange::{Exchange, Prompt};
 use crate::models::chat::ChatTemplate;
-use crate::models::{Decoder, TokenBatch, Tokenizer, hf, peft, reward};
+use crate::models::{Decoder, Tokenizer, hf, peft, reward};
 use crate::nn::{Place, Temperature};
 use crate::rewards::{Judgement, LearnedReward};
 use crate::{Error, Result};
-
-/// What fills rows up; masked, so its value changes nothing.
-const PAD: u32 = 0;
 
 /// A model that judges answers.
 #[derive(Debug)]

@@ -90,14 +90,14 @@ pub unsafe fn attend<S: Simd>(p: &Attend) {
             S::tile_rows(tall, &Tile::new(p.depth, p.q.from(0, row), keys, scores.at(j, 0)));
         }
         let mut inverse = [0f32; LANES];
-        for i in 0..tall {
+        for (i, inverse) in inverse.iter_mut().enumerate().take(tall) {
             let seen = earliest(position + i, p.window)..position + i + 1;
             let at = |c: usize| scores.at(c / 2, i).wrapping_add(c % 2 * LANES);
             let (largest, sum) = softmax::<S>(at, seen, 2 * from, 2 * to, p.scale);
-            inverse[i] = 1.0 / sum;
+            *inverse = 1.0 / sum;
             if !p.largest.is_null() {
                 *p.largest.add(row + i) = largest;
-                *p.inverse.add(row + i) = inverse[i];
+                *p.inverse.add(row + i) = *inverse;
             }
         }
         for d in 0..p.depth {

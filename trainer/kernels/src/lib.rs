@@ -13,6 +13,8 @@
 // Every kernel works on raw parts of buffers that tasks share, each its own; marking each access would hide the arithmetic.
 #![allow(unsafe_op_in_unsafe_fn)]
 #![allow(clippy::missing_safety_doc, clippy::too_many_arguments)]
+// A list of ranges of rows often has one.
+#![allow(clippy::single_range_in_vec_init)]
 
 pub mod attention;
 pub mod buffer;

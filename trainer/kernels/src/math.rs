@@ -56,7 +56,7 @@ pub unsafe fn gelu<S: Simd>(u: S::V) -> (S::V, S::V) {
 /// The approximation of GELU by tanh, `u sigmoid(2 k (u + 0.044715 u^3))` with k = sqrt(2 / pi), and its derivative.
 #[inline(always)]
 pub unsafe fn gelu_tanh<S: Simd>(u: S::V) -> (S::V, S::V) {
-    const TWICE_K: f32 = 1.595_769_1;
+    const TWICE_K: f32 = 1.595_769_2;
     const CUBIC: f32 = 0.044_715;
     let square = S::mul(u, u);
     let inner = S::mul(S::mul(u, S::splat(TWICE_K)), S::fma(square, S::splat(CUBIC), S::splat(1.0)));

@@ -18,7 +18,7 @@ use rebel_theory::statistics::median;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
-use crate::nn::Place;
+use crate::nn::{DType, Place, instructions};
 
 /// How often and in which pieces a workload is run.
 #[derive(Debug, Clone, Copy)]
@@ -91,11 +91,11 @@ fn warm_up(workload: Workload) -> usize {
     if workload == Workload::Sample { 1 } else { 2 }
 }
 
-/// Runs `workload` in `place` and says what it took; `instructions` names what the kernels were told to use.
+/// Runs `workload` in `place` and says what it took.
 ///
 /// # Errors
 /// When the sizes are impossible or do not fit into memory, or a step fails.
-pub fn measure(workload: Workload, settings: &Settings, place: &Place, instructions: &str) -> Result<Measured> {
+pub fn measure(workload: Workload, settings: &Settings, place: &Place) -> Result<Measured> {
     settings.check(workload, place)?;
     let (Settings { sizes, repeat, .. }, micro_batch) = (*settings, settings.groups());
     let mut step = workload.prepare(&sizes, micro_batch, place)?;
@@ -115,6 +115,7 @@ pub fn measure(workload: Workload, settings: &Settings, place: &Place, instructi
     let least = |sample: &[f64]| sample.iter().copied().reduce(f64::min);
     let (typical, best) = (median(&seconds), least(&seconds).unwrap_or(f64::NAN));
     let tokens = workload.tokens(&sizes);
+    let kernels = place.device.is_cpu() && place.dtype == DType::F32;
     Ok(Measured {
         mode: workload,
         tokens_per_s: rounded(tokens as f64 / typical, 1),
@@ -130,7 +131,7 @@ pub fn measure(workload: Workload, settings: &Settings, place: &Place, instructi
         micro_batch: if workload == Workload::Sample { 0 } else { micro_batch },
         threads: rayon::current_num_threads(),
         dtype: place.dtype.as_str().into(),
-        instructions: instructions.into(),
+        instructions: if kernels { instructions::current() } else { "candle" }.into(),
         value,
     })
 }
@@ -153,7 +154,7 @@ mod tests {
         for (workload, tokens) in
             [(Workload::Sft, 36), (Workload::Rebel, 72), (Workload::RebelUnshared, 72), (Workload::Sample, 18)]
         {
-            let found = measure(workload, &settings, &Place::HOST, "native").unwrap();
+            let found = measure(workload, &settings, &Place::HOST).unwrap();
             assert_eq!(found.tokens_per_step, tokens);
             assert_eq!(found.repeats, if workload == Workload::Sample { 3 } else { 1 });
             // Fresh weights know nothing: each token costs about what it would among equals.
@@ -172,7 +173,7 @@ mod tests {
         for workload in [Workload::Sft, Workload::Rebel, Workload::RebelUnshared] {
             let loss = |micro_batch| {
                 let settings = Settings { sizes, micro_batch, repeat: 2 };
-                measure(workload, &settings, &Place::HOST, "native").unwrap().value
+                measure(workload, &settings, &Place::HOST).unwrap().value
             };
             let whole = loss(None);
             assert!((loss(Some(1)) / whole - 1.0).abs() < 1e-4, "{workload:?}");

@@ -102,7 +102,7 @@ impl Decoder {
 
     /// An empty cache of `rows` rows of at most `capacity` tokens.
     pub fn cache(&self, rows: usize, capacity: usize) -> Result<KvCache> {
-        if let Some(fused) = &self.fused {
+        if let Some(fused) = self.fused() {
             return KvCache::fused(fused, rows, capacity);
         }
         let table = self.embedding.weight();
@@ -113,34 +113,24 @@ impl Decoder {
     /// positions counted on, and are added to them; attention then carries no gradient.
     pub fn hidden(&self, tokens: &TokenBatch, cache: Option<CacheRows>) -> Result<Tensor> {
         let (batch, time) = tokens.dims();
-        match (&self.fused, cache) {
+        match (self.fused(), cache) {
             (None, cache) => self.forward(tokens, cache, |_| ()),
             (Some(fused), Some(rows)) => self.continued(fused, tokens, rows, false),
             (Some(_), None) => {
-                let all: Vec<usize> = (0..batch * time).filter(|&i| tokens.mask()[i]).collect();
-                let hidden = self.states_at(tokens, &all)?; // [real, width]
-                if all.len() == batch * time {
-                    return Ok(hidden.reshape((batch, time, self.config.width))?);
-                }
-                // Padding reads a row of zeros behind the others.
-                let zeros = Tensor::zeros((1, self.config.width), hidden.dtype(), hidden.device())?;
-                let mut real = 0..all.len() as u32;
-                let place = |&is_real: &bool| if is_real { real.next().expect("one for each") } else { all.len() as u32 };
-                let places: Vec<u32> = tokens.mask().iter().map(place).collect();
-                let places = Tensor::new(places, hidden.device())?;
-                let hidden = Tensor::cat(&[hidden, zeros], 0)?.index_select(&places, 0)?;
-                Ok(hidden.reshape((batch, time, self.config.width))?)
+                let all: Vec<usize> = (0..batch * time).collect();
+                Ok(self.states_at(tokens, &all)?.reshape((batch, time, self.config.width))?)
             }
         }
     }
 
-    /// States after the final norm of the tokens at flat indices `at` (`row * time + column`): `[at.len(), width]`.
+    /// States after the final norm of the tokens at flat indices `at` (`row * time + column`): `[at.len(), width]`. Those of padding
+    /// mean nothing.
     pub fn states_at(&self, tokens: &TokenBatch, at: &[usize]) -> Result<Tensor> {
         let (batch, time) = tokens.dims();
         if let Some(i) = at.iter().find(|&&i| i >= batch * time) {
             return Err(Error::invalid(format!("token {i} of {batch} x {time} is not there")));
         }
-        match &self.fused {
+        match self.fused() {
             Some(fused) => {
                 self.check(tokens.ids())?;
                 fused.states(tokens, at, self.recomputed.is_some())
@@ -156,7 +146,7 @@ impl Decoder {
     /// State after the last real token of each row, which continues a row of a cache: `[batch, width]`. A row without a
     /// token has no state that means anything.
     pub fn last_states(&self, tokens: &TokenBatch, cache: CacheRows) -> Result<Tensor> {
-        if let Some(fused) = &self.fused {
+        if let Some(fused) = self.fused() {
             return self.continued(fused, tokens, cache, true);
         }
         let (batch, time) = tokens.dims();
@@ -177,7 +167,9 @@ impl Decoder {
     /// Fails on a token outside the vocabulary.
     fn check(&self, ids: &[u32]) -> Result<()> {
         match ids.iter().find(|&&id| id as usize >= self.config.vocab) {
-            Some(id) => Err(Error::invalid(format!("token {id} (expected less than vocab_size {})", self.config.vocab))),
+            Some(id) => {
+                Err(Error::invalid(format!("token {id} (expected less than vocab_size {})", self.config.vocab)))
+            }
             None => Ok(()),
         }
     }
@@ -221,6 +213,15 @@ impl Decoder {
         self.final_norm.forward(&x)
     }
 
+    /// The fused form, where there is one.
+    fn fused(&self) -> Option<&Fused> {
+        #[cfg(test)]
+        if crate::nn::ops::testing::is_unfused() {
+            return None;
+        }
+        self.fused.as_ref()
+    }
+
     fn head(&self) -> Result<&Linear> {
         let name = self.config.family.names().head;
         self.head.as_ref().ok_or_else(|| Error::invalid(format!("{name}: this model has no output head")))
@@ -230,7 +231,7 @@ impl Decoder {
     /// holds them. Fails for a trunk without a head.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         let head = self.head()?;
-        match &self.fused {
+        match self.fused() {
             Some(fused) if !hidden.track_op() && !head.weight()?.track_op() => fused.logits(hidden),
             _ => head.forward_wide(hidden),
         }
@@ -244,7 +245,7 @@ impl Decoder {
             let what = if prompt.is_empty() { "prompt" } else { "response" };
             return Err(Error::invalid(format!("an empty {what} has no log-probability")));
         }
-        match &self.fused {
+        match self.fused() {
             Some(fused) if !rows.is_empty() => {
                 self.head()?;
                 rows.iter().try_for_each(|(prompt, ids)| self.check(prompt).and_then(|()| self.check(ids)))?;

@@ -39,7 +39,8 @@ struct Shared {
     shape: Shape,
     parameters: Model<Handle>,
     tied: bool,
-    trains: bool,
+    /// Through which maps a backward pass goes.
+    reached: Model<bool>,
     store: Arc<Moved>,
     packed: Mutex<Option<(Weights, [u64; 2])>>,
 }
@@ -65,7 +66,7 @@ impl Fused {
             shape: shape_of(config),
             parameters,
             tied: config.tied_head,
-            trains,
+            reached: Wanted::reached(&wanted),
             store: store.moved(),
             packed: Mutex::new(None),
         };
@@ -84,7 +85,7 @@ impl Fused {
 
     /// The panels, packed from the parameters as they are now.
     fn held(&self) -> Result<Held<'_>> {
-        let Shared { machine, shape, parameters, tied, trains, store, packed } = &*self.shared;
+        let Shared { machine, shape, parameters, tied, reached, store, packed } = &*self.shared;
         let mut packed = packed.lock().expect("no thread panics while it packs");
         let now = store.counts();
         let old = packed.as_ref().map(|(_, then)| *then);
@@ -108,12 +109,10 @@ impl Fused {
                 *then = now;
             }
             _ => {
-                let ready = parameters.map(|p| (!p.moves).then(|| store.ready(p, *trains)).flatten());
-                let weights = Weights::new(machine, shape.clone(), &source, &ready, *tied, *trains);
+                let ready = parameters.zip(reached).map(|(p, trains)| store.ready(p, **trains));
+                let weights = Weights::new(machine, shape.clone(), &source, &ready, *tied, reached);
                 for (parameter, packed) in parameters.leaves().into_iter().zip(weights.packed().leaves()) {
-                    if !parameter.moves {
-                        store.keep(parameter, packed);
-                    }
+                    store.keep(parameter, packed);
                 }
                 *packed = Some((weights, now));
             }
@@ -350,7 +349,8 @@ fn shape_of(config: &DecoderConfig) -> Shape {
 
 /// The parameters of a decoder, by what they are. Fails naming the first that is absent or of another shape.
 fn parameters_of(config: &DecoderConfig, store: &Store, prefix: &str) -> Result<Model<Handle>> {
-    let DecoderConfig { family, vocab, width, inner, heads, kv_heads, head_dim, attention_bias, mlp_bias, .. } = *config;
+    let DecoderConfig { family, vocab, width, inner, heads, kv_heads, head_dim, attention_bias, mlp_bias, .. } =
+        *config;
     let names = family.names();
     let linear = |module: String, outputs: usize, inputs: usize, bias: bool| -> Result<Linear<Handle>> {
         Ok(Linear {
@@ -376,7 +376,8 @@ fn parameters_of(config: &DecoderConfig, store: &Store, prefix: &str) -> Result<
             _ => &[(QUERY, queries), (KEY, keys), (VALUE, keys)],
         };
         let head_norm = |part: &str| store.handle(&format!("{}.weight", name(part)), &[head_dim]);
-        let head_norms = (family == Family::Qwen3).then(|| Ok::<_, Error>([head_norm(QUERY_NORM)?, head_norm(KEY_NORM)?]));
+        let head_norms =
+            (family == Family::Qwen3).then(|| Ok::<_, Error>([head_norm(QUERY_NORM)?, head_norm(KEY_NORM)?]));
         let gate = (family != Family::NeoX).then(|| linear(name(GATE), inner, width, mlp_bias));
         Ok(Block {
             attention_norm: norm(name(names.attention_norm))?,

@@ -64,7 +64,7 @@ fn passes(config: &DecoderConfig, store: &mut Store) -> Passes {
     let weights: Vec<f32> = (0..at.len()).map(|i| ((i * 7 % 5) as f32 - 1.8) / at.len() as f32).collect();
     let weights = Tensor::new(weights, &Device::Cpu).unwrap();
     let loss = ((&log_p * &weights).unwrap() + (&entropy * 0.01).unwrap()).unwrap().sum_all().unwrap();
-    store.accumulate(loss.backward().unwrap()).unwrap();
+    store.accumulate(model.backward(&loss).unwrap()).unwrap();
     assert_eq!(store.missing_gradients(), Vec::<String>::new());
     let values = |t: Tensor| t.to_vec1::<f32>().unwrap();
     Passes { log_p: values(log_p), entropy: values(entropy), gradients: store.take_gradients() }

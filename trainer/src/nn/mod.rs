@@ -1,6 +1,6 @@
 //! The neural-network floor: what candle does not offer to someone who trains.
 //!
-//! From the bottom up: [`threads`] (how many), [`device`] (where), [`streams`] (reproducible randomness), [`store`] (named parameters and
+//! From the bottom up: [`threads`] (how many), [`instructions`] (which), [`device`] (where), [`streams`] (reproducible randomness), [`store`] (named parameters and
 //! their gradients), [`init`], [`schedule`], [`mod@clip`] and [`adamw`] (how parameters move), [`ops`] (own differentiable
 //! operations), [`rope`] (rotary angles), [`lora`] (adapters), [`recompute`] (gradient checkpointing), [`layers`] made of them,
 //! [`temperature`] and [`sampling`] (which distribution), [`sample`] (exact draws from it).
@@ -9,6 +9,7 @@ pub mod adamw;
 pub mod clip;
 pub mod device;
 pub mod init;
+pub mod instructions;
 pub mod layers;
 pub mod lora;
 pub mod ops;

@@ -77,7 +77,7 @@ fn every_trainable_parameter_gets_a_gradient_and_no_frozen_one_does() {
             let model = RewardModel::new(&config, &store).unwrap();
             let tokens = TokenBatch::left_padded(&conversations(), 0).unwrap();
             let rewards = model.rewards(&tokens).unwrap();
-            store.accumulate(rewards.sum_all().unwrap().backward().unwrap()).unwrap();
+            store.accumulate(model.decoder().backward(&rewards.sum_all().unwrap()).unwrap()).unwrap();
             assert_eq!(store.missing_gradients(), Vec::<String>::new());
             let trainable: Vec<String> = store.trainable().map(|(name, _)| name.to_string()).collect();
             assert!(!trainable.is_empty() && trainable.iter().all(|name| !freeze(name)));

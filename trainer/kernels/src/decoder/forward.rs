@@ -63,6 +63,19 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    /// For every parameter, whether a backward pass goes through the map it belongs to.
+    pub fn reached(of: &Model<bool>) -> Model<bool> {
+        let wanted = Self { of: of.clone(), recompute: false };
+        let any = of.leaves().into_iter().any(|&w| w);
+        let (first, mut layer) = (wanted.first(), 0);
+        let mut reached = of.map(|_| any);
+        for block in &mut reached.blocks {
+            *block = block.map(&mut |_| any && layer >= first);
+            layer += 1;
+        }
+        reached
+    }
+
     /// The first block that has something to train, or above something that has: below it nothing is kept.
     pub(super) fn first(&self) -> usize {
         match self.of.embedding {
@@ -87,26 +100,25 @@ impl Places {
         let (shape, batch, rows) = (run.shape(), run.batch, run.batch.rows());
         let layers = shape.layers();
         let first = wanted.map_or(layers, Wanted::first);
-        let shared = arena.matrix(shape.stream(), rows);
-        let xs = (0..=layers).map(|l| if l < first { shared } else { arena.matrix(shape.stream(), rows) }).collect();
+        let keep = first.min(layers);
+        // Blocks below it work where it will: each overwrites what the one before has left.
+        let mut xs: Vec<Matrix> = (keep..=layers).map(|_| arena.matrix(shape.stream(), rows)).collect();
+        xs.splice(0..0, vec![xs[0]; keep]);
         let all_keep = wanted.is_some_and(|w| !w.recompute);
-        let own = |l: usize| all_keep && l >= first;
         // Blocks of one model may differ in what they have: adapters.
-        let mut acts: Vec<Acts> = Vec::with_capacity(layers);
-        let alike = |l: usize| {
-            let ranks = |l: usize| -> Vec<usize> {
-                let mut all = Vec::new();
-                run.weights.model.blocks[l].map(&mut |leaf| all.push(leaf.outs().len()));
-                all
-            };
-            l > 0 && ranks(l) == ranks(l - 1)
+        let form = |l: usize| -> Vec<usize> {
+            let mut all = Vec::new();
+            run.weights.model.blocks[l].map(&mut |leaf| all.push(leaf.outs().len()));
+            all
         };
-        for l in 0..layers {
+        let mut acts: Vec<Acts> = Vec::with_capacity(layers);
+        for l in (0..layers).rev() {
             match acts.last() {
-                Some(last) if !own(l) && alike(l) => acts.push(last.clone()),
+                Some(above) if !(all_keep && l >= first) && form(l) == form(l + 1) => acts.push(above.clone()),
                 _ => acts.push(Acts::new(arena, run.weights, l, rows)),
             }
         }
+        acts.reverse();
         let keys = batch.units.iter().flat_map(|u| &u.segments).map(|s| s.context + s.len).max();
         let keys = past + keys.unwrap_or(0);
         let queries = batch.units.iter().flat_map(|u| &u.segments).map(|s| s.len).max().unwrap_or(0);

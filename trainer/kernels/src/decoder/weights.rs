@@ -143,7 +143,7 @@ pub struct Weights {
 
 impl Weights {
     /// The panels of `source`, of which those that `ready` holds are taken as they are (frozen ones that another model has
-    /// packed). `tied`: the head is the embedding. `trains`: a backward pass will be asked for.
+    /// packed). `tied`: the head is the embedding. `trains`: whether a backward pass goes through a parameter's map.
     ///
     /// # Panics
     /// When a parameter's length is not what the shape says.
@@ -153,21 +153,22 @@ impl Weights {
         source: &Model<&[f32]>,
         ready: &Model<Option<Arc<Packed>>>,
         tied: bool,
-        trains: bool,
+        trains: &Model<bool>,
     ) -> Self {
         let layouts = shape.layouts(source);
         for (layout, slice) in layouts.leaves().into_iter().zip(source.leaves()) {
             assert_eq!(layout.len(), slice.len(), "a parameter's length");
         }
-        let model = layouts.zip(ready).map(|(layout, ready)| match ready {
+        let model = layouts.zip(ready).zip(trains).map(|((layout, ready), trains)| match ready {
             Some(packed) => packed.clone(),
-            None => Arc::new(Packed::new((*layout).clone(), trains)),
+            None => Arc::new(Packed::new((*layout).clone(), **trains)),
         });
         let head = match tied {
             true => {
                 let (outs, ins) = (crate::panel::panels(0, shape.vocab), crate::panel::panels(0, shape.width));
                 let (outs, ins) = (outs.collect(), ins.collect());
                 let layout = Layout::Matrix { outs, ins, inputs: shape.width, factor: 1.0 };
+                let trains = trains.leaves().into_iter().any(|&trains| trains);
                 Some(Linear { weight: Arc::new(Packed::new(layout, trains)), bias: None, adapter: None })
             }
             false => model.head.clone(),

@@ -21,7 +21,7 @@ fn machine(isa: Isa, threads: usize) -> Machine {
 
 fn weights(machine: &Machine, kind: &Kind) -> Weights {
     let none = kind.model.map(|_| None);
-    Weights::new(machine, kind.shape.clone(), &kind.model.map(|v| &v[..]), &none, kind.tied, true)
+    Weights::new(machine, kind.shape.clone(), &kind.model.map(|v| &v[..]), &none, kind.tied, &kind.model.map(|_| true))
 }
 
 fn texts(kind: &Kind, seed: u64) -> Texts {

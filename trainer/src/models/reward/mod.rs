@@ -231,7 +231,8 @@ impl RewardModel {
         states: impl Fn(&[usize]) -> Result<Tensor>,
     ) -> Result<Assessment> {
         let (batch, time) = tokens.dims();
-        let flat = |columns: &[usize]| columns.iter().enumerate().map(|(row, c)| row * time + c).collect::<Vec<usize>>();
+        let flat =
+            |columns: &[usize]| columns.iter().enumerate().map(|(row, c)| row * time + c).collect::<Vec<usize>>();
         match &self.head {
             Head::Number(_) => {
                 let states = states(&flat(at))?;
