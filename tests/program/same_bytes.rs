@@ -48,6 +48,22 @@ fn the_number_of_threads_changes_no_byte() {
 }
 
 #[test]
+fn the_instructions_of_the_processor_change_no_byte() {
+    let folder = TempDir::new().unwrap();
+    let listed = rebel().args(["bench", "--list-instructions"]).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let names: Vec<&str> = listed.lines().collect();
+    assert_eq!(names.last(), Some(&"portable"));
+    for (part, more) in [("full", &[][..]), ("lora", &LORA[..])] {
+        let runs = folder.path().join(part);
+        for name in &names {
+            succeeded(&train(&runs, name, &[more, &["--instructions", name]].concat()));
+            same_results(&runs.join(names[0]), &runs.join(name));
+        }
+    }
+}
+
+#[test]
 fn the_number_of_threads_changes_no_byte_at_the_presets_own_size() {
     let folder = TempDir::new().unwrap();
     let sets = [

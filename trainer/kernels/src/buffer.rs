@@ -97,21 +97,17 @@ impl Spare {
     /// A buffer of at least `len` elements, of any content: the smallest that waits and is not much too large, or a new one.
     pub fn take(&self, len: usize) -> Buffer {
         let mut waiting = self.0.lock().expect("no thread panics while it holds the list");
-        let fits = |b: &Buffer| b.len() >= len && b.len() <= len + len / 2 + 4096;
+        let fits = |b: &Buffer| b.len() >= len && b.len() <= 2 * len + 4096;
         let best = (0..waiting.len()).filter(|&i| fits(&waiting[i])).min_by_key(|&i| waiting[i].len());
-        match best {
-            Some(i) => waiting.swap_remove(i),
-            None => {
-                // What no longer fits makes room for what is asked for now.
-                let total: usize = waiting.iter().map(Buffer::len).sum();
-                if total > 2 * len {
-                    waiting.sort_unstable_by_key(Buffer::len);
-                    waiting.pop();
-                }
-                drop(waiting);
-                Buffer::zeros(len)
-            }
+        if let Some(i) = best {
+            return waiting.swap_remove(i);
         }
+        // One that was for smaller batches makes room for the new one.
+        if let Some(i) = (0..waiting.len()).find(|&i| waiting[i].len() < len && 2 * waiting[i].len() > len) {
+            waiting.swap_remove(i);
+        }
+        drop(waiting);
+        Buffer::zeros(len)
     }
 
     /// Takes a buffer back.

@@ -26,6 +26,8 @@ pub struct Product {
 
 /// Panels of `a` in a chunk of k: 4 x 32 lines of `b` are 16 KiB.
 const CHUNK: usize = 4;
+/// Cache lines that one panel of k of a panel of `b` takes.
+const LINES_AHEAD: usize = BLOCK / 16;
 /// Steps of k written out: loop counters compete with multiply-adds for ports.
 const UNROLL: usize = 4;
 
@@ -148,10 +150,12 @@ pub fn deal<S: Simd>(rows: usize) -> (usize, usize, usize) {
 #[inline(always)]
 pub unsafe fn product<S: Simd>(p: &Product) {
     let (tiles, base, more) = deal::<S>(p.rows);
+    // One tile reads every line of `b` once: nothing to keep near, all to bring near.
+    let chunk = if tiles == 1 { p.depth } else { CHUNK };
     let mut k = 0;
     while k < p.depth && tiles > 0 {
-        let depth = CHUNK.min(p.depth - k);
-        let lines_ahead = 64usize.div_ceil(tiles).min(8);
+        let depth = chunk.min(p.depth - k);
+        let lines_ahead = LINES_AHEAD.div_ceil(tiles);
         for j in 0..p.panels {
             let b = p.b.add(j * p.b_stride + k * BLOCK);
             let last = j + 1 == p.panels;

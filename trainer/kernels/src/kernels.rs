@@ -6,7 +6,7 @@ use crate::attention::{self, Attend, AttendBack, AttendOne};
 use crate::gemm::{self, Outer, Product};
 use crate::isa::Isa;
 use crate::norm::{self, Normalise, NormaliseBack, NormaliseGains};
-use crate::rows::{self, Activate, ActivateBack, Adam, PackBlock, Rotate, SumRows, Transpose};
+use crate::rows::{self, Activate, ActivateBack, PackBlock, Rotate, SumRows, Transpose};
 use crate::simd;
 use crate::softmax::{self, Softmax, SoftmaxBack};
 
@@ -99,8 +99,6 @@ kernels! {
     fn transpose = rows(p: &Transpose);
     /// [`PackBlock`].
     fn pack_block = rows(p: &PackBlock);
-    /// [`Adam`].
-    fn adam = rows(p: &Adam);
     /// [`Softmax`].
     fn softmax = softmax(p: &Softmax);
     /// [`SoftmaxBack`].

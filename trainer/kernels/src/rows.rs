@@ -1,4 +1,4 @@
-//! What is done to rows one by one: activations, rotary positions, sums of columns, transposition of blocks, AdamW.
+//! What is done to rows one by one: activations, rotary positions, sums of columns, transposition of blocks.
 
 use crate::math;
 use crate::panel::{BLOCK, Matrix, PANEL};
@@ -233,66 +233,5 @@ pub unsafe fn pack_block<S: Simd>(p: &PackBlock) {
     }
     if !p.transposed.is_null() {
         transpose32::<S>(source, leading, p.transposed, PANEL);
-    }
-}
-
-/// One step of AdamW (Loshchilov and Hutter, arXiv 1711.05101) as torch computes it, in place.
-#[derive(Clone, Copy)]
-pub struct Adam {
-    pub weight: *mut f32,
-    pub mean: *mut f32,
-    pub square: *mut f32,
-    pub gradient: *const f32,
-    pub count: usize,
-    /// What the gradient is multiplied by (clipping).
-    pub factor: f32,
-    pub beta1: f32,
-    pub beta2: f32,
-    /// `1 - lr * weight_decay`.
-    pub keep: f32,
-    /// `lr / (1 - beta1^t)`.
-    pub step: f32,
-    /// `sqrt(1 - beta2^t)`.
-    pub root: f32,
-    pub eps: f32,
-}
-
-/// See [`Adam`].
-#[inline(always)]
-pub unsafe fn adam<S: Simd>(p: &Adam) {
-    let (factor, keep, step) = (S::splat(p.factor), S::splat(p.keep), S::splat(p.step));
-    let (new1, beta2, new2) = (S::splat(1.0 - p.beta1), S::splat(p.beta2), S::splat(1.0 - p.beta2));
-    let (root, eps) = (S::splat(p.root), S::splat(p.eps));
-    let one = |w: S::V, m: S::V, v: S::V, g: S::V| {
-        let g = S::mul(g, factor);
-        let m = S::add(m, S::mul(S::sub(g, m), new1));
-        let v = S::add(S::mul(v, beta2), S::mul(S::mul(g, g), new2));
-        let moved = S::div(m, S::add(S::div(S::sqrt(v), root), eps));
-        (S::sub(S::mul(w, keep), S::mul(step, moved)), m, v)
-    };
-    let whole = p.count / LANES * LANES;
-    for i in (0..whole).step_by(LANES) {
-        let g = S::load(p.gradient.add(i));
-        let (w, m, v) = one(S::load(p.weight.add(i)), S::load(p.mean.add(i)), S::load(p.square.add(i)), g);
-        S::store(p.weight.add(i), w);
-        S::store(p.mean.add(i), m);
-        S::store(p.square.add(i), v);
-    }
-    let rest = p.count - whole;
-    if rest > 0 {
-        let copied = |from: *const f32| {
-            let mut lanes = [0f32; LANES];
-            std::ptr::copy_nonoverlapping(from.add(whole), lanes.as_mut_ptr(), rest);
-            S::load(lanes.as_ptr())
-        };
-        let put = |to: *mut f32, v: S::V| {
-            let mut lanes = [0f32; LANES];
-            S::store(lanes.as_mut_ptr(), v);
-            std::ptr::copy_nonoverlapping(lanes.as_ptr(), to.add(whole), rest);
-        };
-        let (w, m, v) = one(copied(p.weight), copied(p.mean), copied(p.square), copied(p.gradient));
-        put(p.weight, w);
-        put(p.mean, m);
-        put(p.square, v);
     }
 }

@@ -1,7 +1,7 @@
 //! One step of descent on any objective in any world: the only place where parameters change.
 
 use super::{Objective, OnTape};
-use crate::nn::{AdamW, clip};
+use crate::nn::{AdamW, clip_factor};
 use crate::world::{Cotangents, Group, Outputs, Trajectory, World};
 use crate::{Error, Result};
 use ndarray::{Axis, Ix1, Ix2};
@@ -49,17 +49,17 @@ pub fn update<W: World, O: Objective>(
     let seen = gradient(world, objective, groups, optimizer.micro_batch)?;
     let store = world.store();
     let missing = store.missing_gradients();
-    let mut gradients = store.take_gradients();
+    let gradients = store.take_gradients();
     if let Some(name) = missing.first() {
         return Err(Error::invalid(format!("{name}: no gradient reached this trainable parameter")));
     }
-    let (gradient_norm, _) = clip(&mut gradients, optimizer.clip)?;
+    let (gradient_norm, factor) = clip_factor(&gradients, optimizer.clip)?;
     if !gradient_norm.is_finite() {
         return Err(Error::invalid(format!(
             "the gradient's norm became {gradient_norm} (a smaller learning rate may help)"
         )));
     }
-    optimizer.adamw.step(store, &gradients, learning_rate)?;
+    optimizer.adamw.step_scaled(store, &gradients, learning_rate, factor)?;
     Ok(Updated { gradient_norm, ..seen })
 }
 

@@ -87,6 +87,15 @@ impl TokenBatch {
         &self.mask
     }
 
+    /// Whether the real tokens of every row lie together: padding is around them, not between.
+    pub fn is_whole(&self) -> bool {
+        self.mask.chunks_exact(self.time).all(|mask| {
+            let real = |from: &[bool]| from.iter().filter(|&&real| real).count();
+            let start = mask.iter().position(|&real| real).unwrap_or(0);
+            mask[start..].iter().take_while(|&&real| real).count() == real(mask)
+        })
+    }
+
     /// Positions, `[batch, time]`, counted from the first token of the batch's own row.
     pub fn positions(&self) -> &[u32] {
         &self.positions

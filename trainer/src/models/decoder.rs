@@ -131,11 +131,12 @@ impl Decoder {
             return Err(Error::invalid(format!("token {i} of {batch} x {time} is not there")));
         }
         match self.fused() {
-            Some(fused) => {
+            Some(fused) if self.config.window.is_none() || tokens.is_whole() => {
                 self.check(tokens.ids())?;
                 fused.states(tokens, at, self.recomputed.is_some())
             }
-            None => {
+            // A window counts columns, the kernels positions: with padding between a row's tokens they differ.
+            _ => {
                 let hidden = self.forward(tokens, None, |_| ())?.reshape((batch * time, self.config.width))?;
                 let at: Vec<u32> = at.iter().map(|&i| i as u32).collect();
                 Ok(hidden.index_select(&Tensor::new(at, hidden.device())?, 0)?)

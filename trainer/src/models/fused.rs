@@ -231,7 +231,7 @@ impl Fused {
 
     /// An empty cache.
     pub fn cache(&self, rows: usize, capacity: usize) -> Cache {
-        Cache::new(&self.shared.shape, rows, capacity)
+        Cache::new(&self.shared.machine, &self.shared.shape, rows, capacity)
     }
 
     /// Bytes that such a cache takes; none where they cannot be counted.

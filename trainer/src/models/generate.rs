@@ -57,8 +57,9 @@ pub enum Event<'a> {
 }
 
 /// Continues each prompt `samples` times; completion `p * samples + s` is sample s of prompt p and draws from
-/// `stream(p, s)` alone, so that draws depend on neither batch nor order. The logits they are drawn by change with the
-/// batch by the last bits of candle's products (log-probabilities within 2e-5). `decoder` should be a detached one.
+/// `stream(p, s)` alone, so that draws depend on neither batch nor order. On a CPU in f32 nor do the logits they are
+/// drawn by, to the bit; elsewhere these change with the batch by the last bits of candle's products. `decoder` should be a
+/// detached one.
 ///
 /// # Errors
 /// Naming the prompt: it is empty, or too long for the model together with `max_new` tokens. A cache that does not fit

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::ops::is_narrow;
+use super::real::wide;
 use super::store::{Gradients, Store};
 use crate::{Error, Result};
 
@@ -66,20 +67,22 @@ pub struct AdamW {
 
 /// The four numbers a step needs, bias corrections included.
 #[derive(Debug, Clone, Copy)]
-struct Step {
+pub(crate) struct Step {
     keep: f64,      // 1 - lr * weight_decay
     step_size: f64, // lr / (1 - beta1^t)
     root: f64,      // sqrt(1 - beta2^t)
+    factor: f64,    // of the gradient
     settings: AdamWSettings,
 }
 
 impl Step {
-    fn new(settings: AdamWSettings, lr: f64, t: u64) -> Self {
+    fn new(settings: AdamWSettings, lr: f64, factor: f64, t: u64) -> Self {
         let t = t as f64;
         Self {
             keep: 1.0 - lr * settings.weight_decay,
             step_size: lr / (1.0 - settings.beta1.powf(t)),
             root: (1.0 - settings.beta2.powf(t)).sqrt(),
+            factor,
             settings,
         }
     }
@@ -98,6 +101,11 @@ impl AdamW {
     ///
     /// `lr` is the learning rate of this step. No graph recorded before this call may be differentiated after it.
     pub fn step(&mut self, store: &Store, gradients: &Gradients, lr: f64) -> Result<()> {
+        self.step_scaled(store, gradients, lr, 1.0)
+    }
+
+    /// [`AdamW::step`] with every gradient times `factor`: clipping without a pass of its own over them.
+    pub fn step_scaled(&mut self, store: &Store, gradients: &Gradients, lr: f64, factor: f64) -> Result<()> {
         let trainable = store.trainable().filter_map(|(name, var)| Some((name, var, gradients.get(name)?)));
         for (name, var, gradient) in trainable {
             let dtypes = [var.dtype(), wide_dtype(var)];
@@ -109,7 +117,7 @@ impl AdamW {
                 std::collections::btree_map::Entry::Vacant(entry) => entry.insert(State::zeros(var)?),
             };
             state.steps += 1;
-            let step = Step::new(self.settings, lr, state.steps);
+            let step = Step::new(self.settings, lr, factor, state.steps);
             let gradient = gradient.contiguous()?;
             match &mut state.moments {
                 Moments::Tensors(wide) => composed(step, var, &gradient, wide)?,
@@ -215,7 +223,7 @@ fn wide_dtype(var: &Var) -> DType {
 /// The update in plain candle operations: what the fused pass means, and what other devices and narrow types run.
 fn composed(step: Step, var: &Var, gradient: &Tensor, Wide { m, v, whole }: &mut Wide) -> Result<()> {
     let AdamWSettings { beta1, beta2, eps, .. } = step.settings;
-    let gradient = gradient.detach().to_dtype(m.dtype())?;
+    let gradient = (gradient.detach().to_dtype(m.dtype())? * step.factor)?;
     *m = (&*m + ((&gradient - &*m)? * (1.0 - beta1))?)?;
     *v = ((&*v * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
     let denominator = ((v.sqrt()? / step.root)? + eps)?;
@@ -228,10 +236,10 @@ fn composed(step: Step, var: &Var, gradient: &Tensor, Wide { m, v, whole }: &mut
 }
 
 /// The elements of a contiguous tensor in host memory.
-fn cpu_slice<'a, T: WithDType>(storage: &'a Storage, layout: &Layout) -> Result<&'a [T]> {
+pub(super) fn cpu_slice<'a, T: WithDType>(storage: &'a Storage, layout: &Layout) -> Result<&'a [T]> {
     match (storage, layout.contiguous_offsets()) {
         (Storage::Cpu(storage), Some((start, end))) => Ok(&storage.as_slice::<T>()?[start..end]),
-        _ => Err(Error::invalid("adamw: a gradient is not contiguous host memory")),
+        _ => Err(Error::invalid("a gradient is not contiguous host memory")),
     }
 }
 
@@ -250,6 +258,20 @@ impl<'a, T> Fused<'a, T> {
     }
 }
 
+wide! {
+    fn update<T>(step: Step, g: &[T], p: &mut [T], m: &mut [T], v: &mut [T]) {
+        let AdamWSettings { beta1, beta2, eps, .. } = step.settings;
+        let [keep, step_size, root] = [step.keep, step.step_size, step.root].map(T::of);
+        let [new1, beta2, new2, eps, factor] = [1.0 - beta1, beta2, 1.0 - beta2, eps, step.factor].map(T::of);
+        for (((p, &g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
+            let g = g * factor;
+            *m += (g - *m) * new1;
+            *v = *v * beta2 + g * g * new2;
+            *p = *p * keep - step_size * (*m / (v.root() / root + eps));
+        }
+    }
+}
+
 macro_rules! fused_adamw {
     ($ty:ty, $variant:ident) => {
         impl InplaceOp1 for Fused<'_, $ty> {
@@ -264,19 +286,9 @@ macro_rules! fused_adamw {
                 let CpuStorage::$variant(p) = storage else { candle_core::bail!("adamw: dtype") };
                 let mut moments = self.moments.lock().expect("no thread panics while it holds the moments");
                 let (m, v) = &mut *moments;
-                let Step { keep, step_size, root, settings } = self.step;
-                let (keep, step_size, root) = (keep as $ty, step_size as $ty, root as $ty);
-                let (new1, beta2, new2) = (1.0 - settings.beta1, settings.beta2, 1.0 - settings.beta2);
-                let (new1, beta2, new2, eps) = (new1 as $ty, beta2 as $ty, new2 as $ty, settings.eps as $ty);
                 let chunks = p[start..end].par_chunks_mut(CHUNK).zip(self.gradient.par_chunks(CHUNK));
                 let chunks = chunks.zip(m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK)));
-                chunks.for_each(|((p, g), (m, v))| {
-                    for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
-                        *m += (*g - *m) * new1;
-                        *v = *v * beta2 + *g * *g * new2;
-                        *p = *p * keep - step_size * (*m / (v.sqrt() / root + eps));
-                    }
-                });
+                chunks.for_each(|((p, g), (m, v))| update(self.step, g, p, m, v));
                 Ok(())
             }
         }
@@ -354,7 +366,7 @@ mod tests {
         let mut wide = Wide { m: zeros.clone(), v: zeros, whole: None };
         for t in 1..=5 {
             optimizer.step(&store, &Gradients::from([("p".into(), gradient.clone())]), 0.05).unwrap();
-            composed(Step::new(AdamWSettings::default(), 0.05, t), &var, &gradient, &mut wide).unwrap();
+            composed(Step::new(AdamWSettings::default(), 0.05, 1.0, t), &var, &gradient, &mut wide).unwrap();
         }
         assert!(difference(&store.to_tensors()["p"], &var) < 1e-14);
     }

@@ -2,7 +2,11 @@
 
 use candle_core::{DType, Tensor};
 
+use rayon::prelude::*;
+
+use super::adamw::cpu_slice;
 use super::ops::widened;
+use super::real::{Real, lane_sum};
 use super::store::Gradients;
 use crate::Result;
 
@@ -16,11 +20,16 @@ pub fn global_norm(gradients: &Gradients) -> Result<f64> {
     Ok(sum.sqrt())
 }
 
-/// Scales all gradients by `min(1, bound / (norm + 1e-6))`, as `torch.nn.utils.clip_grad_norm_` does, and gives
-/// (norm before clipping, factor).
-pub fn clip(gradients: &mut Gradients, bound: f64) -> Result<(f64, f64)> {
+/// The norm of all gradients together, and the factor `min(1, bound / (norm + 1e-6))` that
+/// `torch.nn.utils.clip_grad_norm_` multiplies them by: see [`super::AdamW::step_scaled`].
+pub fn clip_factor(gradients: &Gradients, bound: f64) -> Result<(f64, f64)> {
     let norm = global_norm(gradients)?;
-    let factor = (bound / (norm + 1e-6)).min(1.0);
+    Ok((norm, (bound / (norm + 1e-6)).min(1.0)))
+}
+
+/// Scales all gradients by the factor of [`clip_factor`], and gives (norm before clipping, factor).
+pub fn clip(gradients: &mut Gradients, bound: f64) -> Result<(f64, f64)> {
+    let (norm, factor) = clip_factor(gradients, bound)?;
     if factor < 1.0 {
         for gradient in gradients.values_mut() {
             *gradient = (&*gradient * factor)?;
@@ -29,15 +38,25 @@ pub fn clip(gradients: &mut Gradients, bound: f64) -> Result<(f64, f64)> {
     Ok((norm, factor))
 }
 
+/// Elements whose squares one thread sums; the sums are added in order, whoever made them.
+const CHUNK: usize = 1 << 15;
+
 fn sum_of_squares(gradient: &Tensor) -> Result<f64> {
-    let flat = gradient.flatten_all()?;
+    let flat = gradient.flatten_all()?.contiguous()?;
     if !flat.device().is_cpu() {
         return Ok(widened(&flat)?.sqr()?.sum_all()?.to_dtype(DType::F64)?.to_scalar()?);
     }
-    Ok(match flat.dtype() {
-        DType::F64 => flat.to_vec1::<f64>()?.iter().map(|g| g * g).sum(),
-        _ => flat.to_dtype(DType::F32)?.to_vec1::<f32>()?.iter().map(|&g| f64::from(g) * f64::from(g)).sum(),
-    })
+    let wide = if flat.dtype() == DType::F64 { flat } else { flat.to_dtype(DType::F32)? };
+    let (storage, layout) = wide.storage_and_layout();
+    let sums: Vec<f64> = match wide.dtype() {
+        DType::F64 => cpu_slice::<f64>(&storage, layout)?.par_chunks(CHUNK).map(squares).collect(),
+        _ => cpu_slice::<f32>(&storage, layout)?.par_chunks(CHUNK).map(squares).collect(),
+    };
+    Ok(sums.into_iter().sum())
+}
+
+fn squares<T: Real>(values: &[T]) -> f64 {
+    lane_sum::<f64>(values.len(), |i| values[i].wide() * values[i].wide())
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub mod threads;
 pub use candle_core::DType;
 
 pub use adamw::{AdamW, AdamWSettings};
-pub use clip::{clip, global_norm};
+pub use clip::{clip, clip_factor, global_norm};
 pub use device::{DeviceName, Place};
 pub use init::normal;
 pub use layers::{Embedding, LayerNorm, Linear, RmsNorm};

@@ -1,7 +1,7 @@
 //! The arithmetic of the fused operations, for f32 and f64, and how it is made wide.
 //!
 //! Loops are written so that every sum has one order, whatever the width of the machine's registers: a product is one
-//! chain of fused multiply-adds, a reduction keeps [`LANES`] partial sums and folds them in order. The compiler may then
+//! chain of fused multiply-adds, a reduction keeps [`LANES`] partial sums and folds them by halves. The compiler may then
 //! use any vector width without changing a bit.
 
 use candle_core::{CpuStorage, Layout, WithDType};
@@ -173,7 +173,8 @@ pub(crate) fn elements<'a, T: Real>(storage: &'a CpuStorage, layout: &Layout) ->
     }
 }
 
-/// Sum of `f(i)` for `i` in `0..n`: [`LANES`] partial sums, element `i` in lane `i % LANES`, folded in order.
+/// Sum of `f(i)` for `i` in `0..n`: [`LANES`] partial sums, element `i` in lane `i % LANES`, folded by halves (as
+/// the kernels of decoders fold theirs).
 #[inline(always)]
 pub(crate) fn lane_sum<T: Real>(n: usize, f: impl Fn(usize) -> T) -> T {
     let mut lanes = [T::zero(); LANES];
@@ -188,7 +189,14 @@ pub(crate) fn lane_sum<T: Real>(n: usize, f: impl Fn(usize) -> T) -> T {
     for (l, lane) in lanes.iter_mut().enumerate().take(n - whole) {
         *lane += f(whole + l);
     }
-    lanes.iter().fold(T::zero(), |sum, &lane| sum + lane)
+    let mut n = LANES;
+    while n > 1 {
+        n /= 2;
+        for l in 0..n {
+            lanes[l] = lanes[l] + lanes[l + n];
+        }
+    }
+    lanes[0]
 }
 
 /// Defines a function over a [`Real`] that is compiled a second time for AVX2 and FMA and picks at run time. Both give

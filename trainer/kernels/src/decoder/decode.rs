@@ -5,7 +5,7 @@
 //! scorer's to the bit.
 
 use std::ops::Range;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use super::Machine;
 use super::batch::Batch;
@@ -16,7 +16,7 @@ use super::layer::{Acts, Run};
 use super::shape::Shape;
 use super::weights::Weights;
 use crate::attention::{Attend, AttendOne};
-use crate::buffer::{Arena, Buffer};
+use crate::buffer::{Arena, Buffer, Spare};
 use crate::panel::{BLOCK, Matrix, PANEL, panels};
 use crate::pool::{Barrier, share};
 use crate::rows::Activate;
@@ -24,6 +24,7 @@ use crate::rows::Activate;
 /// Keys and values of some rows, each a sequence from its first token on: a column is a position.
 #[derive(Debug)]
 pub struct Cache {
+    layers: usize,
     slots: usize,
     /// Panels of positions of a row.
     panels: usize,
@@ -33,6 +34,15 @@ pub struct Cache {
     keys: Buffer,
     /// `[layer][slot][kv head][depth][panels * 32][32]`.
     values: Buffer,
+    spare: Arc<Spare>,
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        for buffer in [&mut self.keys, &mut self.values] {
+            self.spare.give(std::mem::replace(buffer, Buffer::zeros(0)));
+        }
+    }
 }
 
 impl Cache {
@@ -44,10 +54,17 @@ impl Cache {
     }
 
     /// An empty cache of `slots` rows of at most `capacity` tokens.
-    pub fn new(shape: &Shape, slots: usize, capacity: usize) -> Self {
+    pub fn new(machine: &Machine, shape: &Shape, slots: usize, capacity: usize) -> Self {
         let len = Self::len(shape, slots, capacity).expect("a cache that can be counted");
         let (panels, kv_heads, depth) = (capacity.div_ceil(PANEL), shape.kv_heads, shape.depth());
-        Self { slots, panels, kv_heads, depth, keys: Buffer::zeros(len), values: Buffer::zeros(len) }
+        // What is masked is multiplied by 0, and so must be a number.
+        let zeros = || {
+            let mut buffer = machine.spare.take(len);
+            buffer.as_mut_slice().fill(0.0);
+            buffer
+        };
+        let (keys, values, spare) = (zeros(), zeros(), machine.spare.clone());
+        Self { layers: shape.layers(), slots, panels, kv_heads, depth, keys, values, spare }
     }
 
     fn cell(&self, layer: usize, slot: usize, kv: usize) -> usize {
@@ -68,7 +85,7 @@ impl Cache {
     /// When these are not there.
     pub fn copy(&mut self, from: usize, to: usize, len: usize) {
         assert!(from < self.slots && to < self.slots && from != to && len <= self.panels * PANEL, "rows of the cache");
-        let layers = self.keys.len() / (self.cell(1, 0, 0)).max(1);
+        let layers = self.layers;
         for layer in 0..layers {
             for kv in 0..self.kv_heads {
                 let blocks = len.div_ceil(PANEL) * self.depth * BLOCK;

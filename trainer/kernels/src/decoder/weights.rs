@@ -5,37 +5,66 @@ use std::sync::{Arc, Mutex};
 use super::Machine;
 use super::shape::{Layout, Linear, Model, Shape};
 use crate::buffer::Buffer;
-use crate::panel::{BLOCK, Columns, PANEL};
+use crate::panel::{BLOCK, Columns, PANEL, panels};
 use crate::rows::PackBlock;
 
-/// A parameter in panels.
+/// A parameter in panels, a part of a buffer that many share: panels lie in few large pages.
 #[derive(Debug)]
 pub struct Packed {
     layout: Layout,
+    buffer: Arc<Buffer>,
     /// Of a matrix: right operand of `x W^T`, `[outs][ins][32][32]`. Of a vector: `[panels * 32]`. Of a table:
     /// `[lines][panels * 32]`.
-    forward: Buffer,
+    forward: usize,
     /// Of a matrix whose input has a gradient: right operand of `dy W`, `[ins][outs][32][32]`.
-    backward: Option<Buffer>,
+    backward: Option<usize>,
+}
+
+/// Elements of a parameter's panels.
+fn panels_of(layout: &Layout) -> usize {
+    match layout {
+        Layout::Matrix { outs, ins, .. } => outs.len() * ins.len() * BLOCK,
+        Layout::Vector(columns) => columns.len() * PANEL,
+        Layout::Table { lines, columns } => lines * columns.next_multiple_of(PANEL),
+    }
+}
+
+/// Panels, not yet filled, of each layout and whether a backward pass reads it; none where the panels are there already.
+fn reserve(all: Vec<Option<(Layout, bool)>>) -> Vec<Option<Arc<Packed>>> {
+    let mut len = 0;
+    let mut take = |n: usize| {
+        len += n;
+        len - n
+    };
+    // All that a forward pass reads lies together.
+    let forward: Vec<usize> =
+        all.iter().map(|of| of.as_ref().map_or(0, |(layout, _)| take(panels_of(layout)))).collect();
+    let backward: Vec<Option<usize>> = all
+        .iter()
+        .map(|of| match of {
+            Some((layout @ Layout::Matrix { .. }, true)) => Some(take(panels_of(layout))),
+            _ => None,
+        })
+        .collect();
+    let buffer = Arc::new(Buffer::zeros(len));
+    all.into_iter()
+        .zip(forward.into_iter().zip(backward))
+        .map(|(of, (forward, backward))| {
+            of.map(|(layout, _)| Arc::new(Packed { layout, buffer: buffer.clone(), forward, backward }))
+        })
+        .collect()
 }
 
 impl Packed {
-    fn new(layout: Layout, trains: bool) -> Self {
-        let (forward, backward) = match &layout {
-            Layout::Matrix { outs, ins, .. } => {
-                let len = outs.len() * ins.len() * BLOCK;
-                (len, trains.then(|| Buffer::zeros(len)))
-            }
-            Layout::Vector(columns) => (columns.len() * PANEL, None),
-            Layout::Table { lines, columns } => (lines * columns.next_multiple_of(PANEL), None),
-        };
-        Self { layout, forward: Buffer::zeros(forward), backward }
-    }
-
     /// Where the panels begin.
     #[inline(always)]
     pub(super) fn forward(&self) -> *const f32 {
-        self.forward.start()
+        self.place(self.forward)
+    }
+
+    #[inline(always)]
+    fn place(&self, at: usize) -> *mut f32 {
+        self.buffer.start().wrapping_add(at)
     }
 
     /// Where the panels of the backward product begin.
@@ -44,7 +73,7 @@ impl Packed {
     /// When the model was packed for the forward pass alone.
     #[inline(always)]
     pub(super) fn backward(&self) -> *const f32 {
-        self.backward.as_ref().expect("packed for training").start()
+        self.place(self.backward.expect("packed for training"))
     }
 
     /// Whether a backward pass can read it.
@@ -95,19 +124,19 @@ impl Piece<'_> {
     /// # Safety
     /// Nobody else reads or writes this part of the panels.
     unsafe fn pack(&self, machine: &Machine) {
-        let target = self.packed.forward.start();
+        let target = self.packed.place(self.packed.forward);
         match &self.packed.layout {
             Layout::Matrix { outs, ins, inputs, factor } => {
                 let out = outs[self.part];
                 for (i, within) in ins.iter().enumerate() {
-                    let back = |b: &Buffer| b.start().wrapping_add((i * outs.len() + self.part) * BLOCK);
+                    let back = |at: usize| self.packed.place(at + (i * outs.len() + self.part) * BLOCK);
                     (machine.kernels.pack_block)(&PackBlock {
                         source: self.source[out.first * inputs + within.first..].as_ptr(),
                         leading: *inputs,
                         lines: out.count,
                         columns: within.count,
                         factor: *factor,
-                        same: self.packed.backward.as_ref().map_or(std::ptr::null_mut(), back),
+                        same: self.packed.backward.map_or(std::ptr::null_mut(), back),
                         transposed: target.add((self.part * ins.len() + i) * BLOCK),
                     });
                 }
@@ -159,19 +188,22 @@ impl Weights {
         for (layout, slice) in layouts.leaves().into_iter().zip(source.leaves()) {
             assert_eq!(layout.len(), slice.len(), "a parameter's length");
         }
-        let model = layouts.zip(ready).zip(trains).map(|((layout, ready), trains)| match ready {
-            Some(packed) => packed.clone(),
-            None => Arc::new(Packed::new((*layout).clone(), **trains)),
+        let any = trains.leaves().into_iter().any(|&trains| trains);
+        let pairs = layouts.leaves().into_iter().zip(ready.leaves()).zip(trains.leaves());
+        let mut wanted: Vec<Option<(Layout, bool)>> =
+            pairs.map(|((layout, ready), &trains)| ready.is_none().then(|| (layout.clone(), trains))).collect();
+        wanted.extend(tied.then(|| {
+            let (outs, ins) = (panels(0, shape.vocab).collect(), panels(0, shape.width).collect());
+            Some((Layout::Matrix { outs, ins, inputs: shape.width, factor: 1.0 }, any))
+        }));
+        let mut reserved = reserve(wanted).into_iter();
+        let model = ready.map(|ready| {
+            let reserved = reserved.next().expect("one for each");
+            reserved.or_else(|| ready.clone()).expect("ready or reserved")
         });
-        let head = match tied {
-            true => {
-                let (outs, ins) = (crate::panel::panels(0, shape.vocab), crate::panel::panels(0, shape.width));
-                let (outs, ins) = (outs.collect(), ins.collect());
-                let layout = Layout::Matrix { outs, ins, inputs: shape.width, factor: 1.0 };
-                let trains = trains.leaves().into_iter().any(|&trains| trains);
-                Some(Linear { weight: Arc::new(Packed::new(layout, trains)), bias: None, adapter: None })
-            }
-            false => model.head.clone(),
+        let head = match reserved.next().flatten() {
+            Some(weight) => Some(Linear { weight, bias: None, adapter: None }),
+            None => model.head.clone(),
         };
         let weights = Self { shape, model, head, tied, turns: Mutex::default() };
         weights.write(machine, source, &ready.map(Option::is_none));

@@ -240,7 +240,7 @@ fn a_continued_sequence_has_the_states_of_the_whole_one_to_the_bit() {
                     Pass::forward(&machine, &weights, batch, None).states(&weights).states(&weights)
                 })
                 .collect();
-            let mut cache = Cache::new(&kind.shape, 4, 60);
+            let mut cache = Cache::new(&machine, &kind.shape, 4, 60);
             let slots = [2, 0, 3];
             let mut past = [0; 3];
             // A piece of each, then tokens one by one, then another piece of the first.
@@ -279,7 +279,7 @@ fn a_copied_row_of_the_cache_goes_on_as_its_source_would() {
         let machine = machine(Isa::current(), 2);
         let weights = weights(&machine, &kind);
         let tokens = Random(23).tokens(50, kind.shape.vocab);
-        let mut cache = Cache::new(&kind.shape, 2, 50);
+        let mut cache = Cache::new(&machine, &kind.shape, 2, 50);
         decode::extend(&machine, &weights, &mut cache, &[(0, 0)], &[&tokens[..49]], true);
         cache.copy(0, 1, 37);
         let from = decode::step(&machine, &weights, &mut cache, &[(0, 49)], &tokens[49..]);
