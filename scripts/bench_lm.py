@@ -56,12 +56,15 @@ class Side:
 def sides(arguments):
     """Ours, and PyTorch's with the name of the instruction set that each is compared with."""
     sizes = [word for name in SIZES for word in (f"--{name}", getattr(arguments, name))]
-    common = ["--threads", arguments.threads, "--repeat", arguments.repeat, *sizes]
+    common = ["--threads", arguments.threads, *sizes, "--repeat"]
     sets = output([arguments.rebel, "bench", "--list-instructions"]).split()
-    ours = [Side(name, [arguments.rebel, "bench", "--json", "--instructions", name, *common]) for name in sets]
+    repeat = lambda name: 1 if name == "portable" else arguments.repeat
+    ours = [
+        Side(name, [arguments.rebel, "bench", "--json", "--instructions", name, *common, repeat(name)]) for name in sets
+    ]
     peers = []
     if arguments.torch_python:
-        command, modes = [arguments.torch_python, PEER, *common], [mode for mode in MODES if mode != "rebel-unshared"]
+        command, modes = [arguments.torch_python, PEER, *common, arguments.repeat], [mode for mode in MODES if mode != "rebel-unshared"]
         peers.append(Side("torch", command, modes=modes))
         if {"avx512", "avx2"} <= set(sets):  # elsewhere PyTorch has no wider registers to be held from
             peers.append(Side("torch avx2", command, AVX2, modes))
@@ -69,12 +72,12 @@ def sides(arguments):
 
 
 def measure(all_sides, rounds):
-    """What each side said of each workload, round by round."""
+    """What each side said of each workload, round by round; the portable kernels, many times slower, in the first alone."""
     said = {}
     for number in range(rounds):
         for mode in MODES:
             for side in all_sides:
-                if mode in side.modes:
+                if mode in side.modes and (number == 0 or side.name != "portable"):
                     said.setdefault((mode, side.name), []).append(side.run(mode))
         print(f"round {number + 1} of {rounds}", file=sys.stderr)
     return said

@@ -193,7 +193,7 @@ pub(crate) fn lane_sum<T: Real>(n: usize, f: impl Fn(usize) -> T) -> T {
     while n > 1 {
         n /= 2;
         for l in 0..n {
-            lanes[l] = lanes[l] + lanes[l + n];
+            lanes[l] += lanes[l + n];
         }
     }
     lanes[0]

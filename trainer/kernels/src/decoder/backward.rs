@@ -34,8 +34,6 @@ struct Back {
     context: Matrix,
     gate: Matrix,
     up: Matrix,
-    /// The activations once more.
-    g: Matrix,
     /// The norms' outputs once more, and their gradients.
     y: [Matrix; 2],
     dy: [Matrix; 2],
@@ -58,7 +56,6 @@ impl Back {
             context: arena.matrix(q, rows),
             gate: arena.matrix(if gated { inner } else { 0 }, rows),
             up: arena.matrix(inner, rows),
-            g: arena.matrix(inner, rows),
             y: [arena.matrix(stream, rows), arena.matrix(stream, rows)],
             dy: [arena.matrix(stream, rows), arena.matrix(stream, rows)],
             lows: blocks.iter().map(|block| Lows::new(arena, block, rows)).collect(),
@@ -152,7 +149,8 @@ impl Run<'_> {
                     gate: acts.gate.place(panel, start),
                     d: du.at(0, 0),
                     dgate: back.gate.place(panel, start),
-                    out: back.g.at(panel, start),
+                    // The activations once more, where their inputs have served.
+                    out: acts.up.at(panel, start),
                 });
             }
             let (dy, inner) = (at(back.dy[1]), 0..shape.inner_panels());
@@ -410,7 +408,7 @@ impl Run<'_> {
             Self::map_jobs(&mut jobs, gate, targets, inner, back.gate, back.y[1], width, low, true);
         }
         let low = (lows.down, dlows.down);
-        Self::map_jobs(&mut jobs, &block.down, &targets.down, whole, back.next, back.g, shape.inner, low, true);
+        Self::map_jobs(&mut jobs, &block.down, &targets.down, whole, back.next, acts.up, shape.inner, low, true);
         jobs.run(self.machine);
     }
 }

@@ -36,6 +36,30 @@ fn larger(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
 }
 
+/// `a b + c` with one rounding.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+fn fused(a: f32, b: f32, c: f32) -> f32 {
+    a.mul_add(b, c)
+}
+
+/// The same where the instruction may be missing and the library's function is a call: the product is exact in f64, and the
+/// sum is rounded to odd there (Boldo and Melquiond, IEEE Transactions on Computers 57, 2008), so that rounding it again
+/// to f32 gives what one rounding gives.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn fused(a: f32, b: f32, c: f32) -> f32 {
+    let (product, c) = (f64::from(a) * f64::from(b), f64::from(c));
+    let sum = product + c;
+    let of_c = sum - product;
+    let lost = (product - (sum - of_c)) + (c - of_c);
+    let bits = sum.to_bits();
+    // Away from zero where what was lost has the sum's sign, else towards it; not where nothing was, nor what is no number.
+    let even = u64::from(lost.abs() > 0.0) & !bits & 1;
+    let away = if (lost.to_bits() ^ bits) >> 63 == 0 { even } else { even.wrapping_neg() };
+    f64::from_bits(bits.wrapping_add(away)) as f32
+}
+
 impl Simd for Portable {
     type V = V;
     const WIDE: usize = 1;
@@ -71,7 +95,7 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn fma(a: V, b: V, c: V) -> V {
-        each(|i| a[i].mul_add(b[i], c[i]))
+        each(|i| fused(a[i], b[i], c[i]))
     }
     #[inline(always)]
     unsafe fn max(a: V, b: V) -> V {
@@ -126,5 +150,48 @@ impl Simd for Portable {
     }
     unsafe fn outer_block(rows: usize, a: *const f32, b: *const f32, c: *mut f32, ahead: *const f32) {
         gemm::outer_block::<Self>(rows, a, b, c, ahead);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers of every size, and triples that a rounding to f64 on the way gets wrong.
+    #[test]
+    fn a_multiply_add_without_the_instruction_rounds_once() {
+        let mut state = 1u64;
+        let mut bits = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 32) as u32
+        };
+        let (mut twice_wrong, mut compared) = (0, 0);
+        for round in 0..3_000_000 {
+            let (a, b) = (f32::from_bits(bits()), f32::from_bits(bits()));
+            let c = match round % 4 {
+                0 => f32::from_bits(bits()),
+                // Near the product, or so small that it only decides how a tie is broken.
+                1 => -(a * b) * (1.0 + (bits() % 9) as f32 * f32::EPSILON),
+                2 => a * b * 2f32.powi((bits() % 60) as i32 - 30),
+                _ => {
+                    let (a, b) = (1.0 + (bits() % 4096) as f32 / 4096.0, 1.0 + (bits() % 4096) as f32 / 4096.0);
+                    a * b * 2f32.powi(-(25 + (bits() % 30) as i32))
+                }
+            };
+            let (a, b) = if round % 4 == 3 {
+                (1.0 + (bits() % 4096) as f32 / 4096.0, 1.0 + (bits() % 4096) as f32 / 4096.0)
+            } else {
+                (a, b)
+            };
+            let (got, want) = (fused(a, b, c), a.mul_add(b, c));
+            assert!(
+                got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan()),
+                "{a} {b} {c}: {got}, not {want}"
+            );
+            twice_wrong += usize::from((f64::from(a) * f64::from(b) + f64::from(c)) as f32 != want && !want.is_nan());
+            compared += usize::from(want.is_finite());
+        }
+        assert!(compared > 1_000_000);
+        println!("{twice_wrong} of {compared} are wrong when rounded twice");
     }
 }

@@ -113,10 +113,11 @@ pub fn states(shape: &Shape, model: &Model<Vec<f64>>, tokens: &[u32]) -> Vec<Row
                     let max = (first..=i).map(score).fold(f64::MIN, f64::max);
                     let weights: Vec<f64> = (first..=i).map(|j| (score(j) - max).exp()).collect();
                     let sum: f64 = weights.iter().sum();
-                    for d in 0..dim {
+                    let mixed = |d: usize| {
                         let of = |(k, w): (usize, &f64)| w / sum * rows[first + k][2][h / group][d];
-                        context.push(weights.iter().enumerate().map(of).sum());
-                    }
+                        weights.iter().enumerate().map(of).sum::<f64>()
+                    };
+                    context.extend((0..dim).map(mixed));
                 }
                 let attended = linear(&block.out, &context);
                 let mid: Row = x.iter().zip(&attended).map(|(x, a)| x + a).collect();
