@@ -117,7 +117,9 @@ impl Cache {
         }
     }
 
-    fn check(&self, of: &[(usize, usize)], new: impl Fn(usize) -> usize) {
+    fn check(&self, shape: &Shape, of: &[(usize, usize)], new: impl Fn(usize) -> usize) {
+        let own = (self.layers, self.kv_heads, self.depth);
+        assert_eq!(own, (shape.layers(), shape.kv_heads, shape.depth()), "a cache of this decoder");
         let mut free = vec![true; self.slots];
         for (i, &(slot, past)) in of.iter().enumerate() {
             assert!(std::mem::take(&mut free[slot]), "a row of the cache is continued once");
@@ -194,7 +196,7 @@ pub fn extend(
     last_only: bool,
 ) -> Outputs {
     assert_eq!(of.len(), new.len(), "new tokens for every row");
-    cache.check(of, |i| new[i].len());
+    cache.check(&weights.shape, of, |i| new[i].len());
     let mut batch = Batch::default();
     for (&(_, past), tokens) in of.iter().zip(new) {
         let begin = batch.rows();
@@ -263,8 +265,8 @@ pub fn step(
     tokens: &[u32],
 ) -> Vec<f32> {
     assert_eq!(of.len(), tokens.len(), "a token for every row");
-    cache.check(of, |_| 1);
     let shape = &weights.shape;
+    cache.check(shape, of, |_| 1);
     let mut batch = Batch::default();
     for (&(_, past), token) in of.iter().zip(tokens) {
         batch.push(std::slice::from_ref(token), 0..1);

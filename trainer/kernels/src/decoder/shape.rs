@@ -341,7 +341,7 @@ impl Shape {
 }
 
 /// How a parameter lies in panels.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Layout {
     /// A matrix `[outputs, inputs]` of `inputs` columns, times `factor`.
     Matrix { outs: Vec<Columns>, ins: Vec<Columns>, inputs: usize, factor: f32 },

@@ -185,8 +185,10 @@ impl Weights {
         trains: &Model<bool>,
     ) -> Self {
         let layouts = shape.layouts(source);
-        for (layout, slice) in layouts.leaves().into_iter().zip(source.leaves()) {
+        let expected = layouts.leaves().into_iter().zip(source.leaves()).zip(ready.leaves());
+        for ((layout, slice), ready) in expected {
             assert_eq!(layout.len(), slice.len(), "a parameter's length");
+            assert!(ready.as_ref().is_none_or(|ready| ready.layout == *layout), "panels of another parameter");
         }
         let any = trains.leaves().into_iter().any(|&trains| trains);
         let pairs = layouts.leaves().into_iter().zip(ready.leaves()).zip(trains.leaves());
@@ -211,7 +213,13 @@ impl Weights {
     }
 
     /// Packs again those parameters that `stale` names.
+    ///
+    /// # Panics
+    /// When a parameter's length has changed.
     pub fn renew(&mut self, machine: &Machine, source: &Model<&[f32]>, stale: &Model<bool>) {
+        for (packed, slice) in self.model.leaves().into_iter().zip(source.leaves()) {
+            assert_eq!(packed.layout.len(), slice.len(), "a parameter's length");
+        }
         self.write(machine, source, stale);
     }
 

@@ -5,7 +5,7 @@ mod reference;
 
 use std::sync::Arc;
 
-use models::{Kind, Random, kinds};
+use models::{Kind, Random, kinds, wide_vocabulary};
 use rebel_kernels::Isa;
 use rebel_kernels::decoder::forward::Wanted;
 use rebel_kernels::decoder::head::Scoring;
@@ -302,5 +302,45 @@ fn logits_of_states_are_those_that_are_scored() {
             let lp = f64::from(logits[target as usize] / DIVISOR) - sum.ln();
             assert!((lp - f64::from(scored.log_probs[row])).abs() < 1e-5, "{}: row {row}", kind.name);
         }
+    }
+}
+
+/// Logits of some rows at a time, computed once more in the backward pass.
+#[test]
+fn a_vocabulary_too_wide_to_keep_gives_what_few_rows_give() {
+    let kind = wide_vocabulary();
+    let mut random = Random(37);
+    let texts: Texts =
+        (0..6).map(|_| (random.tokens(2, kind.shape.vocab), vec![random.tokens(30, kind.shape.vocab)])).collect();
+    let of =
+        |machine: &Machine, texts: &Texts| score(machine, &weights(machine, &kind), texts, false, all(&kind.model));
+    let together = of(&machine(Isa::current(), 2), &texts);
+    same(&together, &of(&machine(Isa::current(), 1), &texts), "one thread");
+    let alone: Vec<Scored> = texts.iter().map(|text| of(&machine(Isa::current(), 2), &vec![text.clone()])).collect();
+    let joined: Vec<f32> = alone.iter().flat_map(|a| a.log_probs.clone()).collect();
+    assert_eq!(bits(&together.log_probs), bits(&joined));
+    // The same cotangents for every text, so that their gradients add up.
+    let (first, n) = (cotangents(180), 30);
+    let machine = machine(Isa::current(), 2);
+    let weights = weights(&machine, &kind);
+    let gradients = |texts: &Texts, at: usize| {
+        let (batch, targets) = batch(texts, false);
+        let pass = Pass::forward(&machine, &weights, batch, Some(all(&kind.model)));
+        let outputs = pass.scores(&weights, Scoring { targets, divisor: DIVISOR, cut: None });
+        let range = at..at + outputs.log_probs.len();
+        outputs.back_scores(&weights, &first.0[range.clone()], &first.1[range])
+    };
+    let whole = gradients(&texts, 0).into_leaves();
+    let mut sum: Vec<Vec<f32>> = whole.iter().map(|g| vec![0.0; g.as_ref().unwrap().len()]).collect();
+    for (i, text) in texts.iter().enumerate() {
+        for (sum, part) in sum.iter_mut().zip(gradients(&vec![text.clone()], i * n).into_leaves()) {
+            sum.iter_mut().zip(part.unwrap()).for_each(|(s, p)| *s += p);
+        }
+    }
+    for (leaf, (whole, sum)) in whole.iter().zip(&sum).enumerate() {
+        let scale = sum.iter().fold(1e-3f32, |m, x| m.max(x.abs()));
+        let pairs = whole.as_ref().unwrap().iter().zip(sum);
+        let off = pairs.fold(0f32, |m, (a, b)| m.max((a - b).abs())) / scale;
+        assert!(off < 1e-5, "parameter {leaf} is off by {off}");
     }
 }

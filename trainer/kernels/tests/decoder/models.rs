@@ -83,6 +83,28 @@ fn random_model(shape: &Shape, options: &Options, random: &mut Random) -> Model<
     }
 }
 
+/// A vocabulary whose logits do not fit into what is kept of a hundred rows.
+pub fn wide_vocabulary() -> Kind {
+    let shape = Shape {
+        width: 6,
+        inner: 9,
+        vocab: 60_013,
+        heads: 2,
+        kv_heads: 1,
+        head_dim: 4,
+        packing: Packing::PerPart,
+        eps: 1e-6,
+        activation: Activation::Silu,
+        parallel: false,
+        windows: vec![None],
+        frequencies: vec![1.0, 0.1],
+    };
+    let options =
+        Options { biases: [false; 2], layer_norm: false, gated: true, head_norms: false, rank: 2, tied: false };
+    let model = random_model(&shape, &options, &mut Random(31));
+    Kind { name: "wide vocabulary", shape, tied: false, model }
+}
+
 /// GPT-NeoX with both residuals, Llama with grouped queries and a window, Qwen 2 tied, Qwen 3 with norms of heads; with and
 /// without low-rank corrections.
 pub fn kinds() -> Vec<Kind> {
