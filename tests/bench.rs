@@ -125,8 +125,9 @@ fn the_comparison_has_a_row_for_every_workload_and_instruction_set_and_writes_wh
     let rows = numbers["data"].as_array().unwrap();
     assert_eq!(rows.len(), 4 * sets.lines().count());
     for row in rows {
-        assert_eq!(row["step_s_rounds"].as_array().unwrap().len(), 2);
         let (workload, who) = (row["workload"].as_str().unwrap(), row["who"].as_str().unwrap());
+        let rounds = if who == "portable" { 1 } else { 2 }; // it is slow, and runs in the first alone
+        assert_eq!(row["step_s_rounds"].as_array().unwrap().len(), rounds);
         let shown = said.lines().find(|line| line.split_whitespace().take(2).eq([workload, who]));
         assert!(shown.is_some_and(|line| line.contains(&format!("{:.1}", 1e3 * number(row, "step_s")))), "{said}");
         assert!(row["wall_ratio"].is_null()); // nobody to compare with
