@@ -25,7 +25,7 @@ pub unsafe fn exp<S: Simd>(x: S::V) -> S::V {
 /// Coefficients of `t q(t) = exp(u^2 / 2) (1 - Phi(u))`, `t = 1 / (1 + TAIL_C u)`, `u >= 0`: a least-squares fit on
 /// Chebyshev points, reweighted towards equal ripples; relative error 1.7e-8.
 #[allow(clippy::excessive_precision)] // nine digits name an f32, whether or not fewer would
-const TAIL_Q: [f32; 9] = [
+pub const TAIL_Q: [f32; 9] = [
     0.083_711_475,
     0.085_070_445,
     0.069_181_56,
@@ -36,7 +36,8 @@ const TAIL_Q: [f32; 9] = [
     0.283_637_43,
     -0.071_666_11,
 ];
-const TAIL_C: f32 = 0.21;
+/// See [`TAIL_Q`].
+pub const TAIL_C: f32 = 0.21;
 
 /// `u Phi(u)` and its derivative `Phi(u) + u phi(u)`: the exact Gaussian error linear unit. They share one exponential.
 #[inline(always)]

@@ -5,6 +5,7 @@
 //! use any vector width without changing a bit.
 
 use candle_core::{CpuStorage, Layout, WithDType};
+use rebel_kernels::math::{TAIL_C, TAIL_Q};
 
 /// Partial sums of a reduction.
 pub(crate) const LANES: usize = 16;
@@ -36,22 +37,6 @@ pub(crate) trait Real: WithDType {
     /// Minus infinity.
     const NEG_INFINITY: Self;
 }
-
-/// Coefficients of `t * q(t) = exp(u^2/2) (1 - Phi(u))`, `t = 1 / (1 + TAIL_C u)`, `u >= 0`: a least-squares fit on
-/// Chebyshev points, reweighted towards equal ripples; relative error 1.7e-8.
-#[allow(clippy::excessive_precision)] // nine digits name an f32, whether or not fewer would
-const TAIL_Q: [f32; 9] = [
-    0.083_711_475,
-    0.085_070_445,
-    0.069_181_56,
-    0.124_911_98,
-    -0.094_013_25,
-    0.349_523_7,
-    -0.330_357_22,
-    0.283_637_43,
-    -0.071_666_11,
-];
-const TAIL_C: f32 = 0.21;
 
 impl Real for f32 {
     const NEG_INFINITY: Self = f32::NEG_INFINITY;
